@@ -1,0 +1,21 @@
+//! Keeps a PostGIS database and GeoServers identical to what a state repository says.
+//!
+//! Data flows one way, and the modules stand in the order in which it flows:
+//!
+//! ```text
+//! config → state_repo → job → plan → execute (transfer, postgres, geoserver) → journal → report
+//! ```
+//!
+//! A module imports only what stands below it; `ARCHITECTURE.md` draws the floors.
+
+pub mod config;
+pub mod error;
+pub mod filter;
+pub mod geoserver;
+pub mod job;
+pub mod journal;
+pub mod name;
+pub mod postgres;
+pub mod process;
+pub mod state_repo;
+pub mod transfer;

@@ -1,0 +1,11 @@
+//! The integration tests: one binary, real services started privately for each run.
+
+mod support;
+
+mod config_examples;
+mod geoserver_client;
+mod geoserver_double;
+mod journal;
+mod postgres;
+mod state_repo;
+mod transfer;

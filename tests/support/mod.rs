@@ -1,0 +1,7 @@
+//! Real services and builders for tests: each is started on a free port in a directory of its own.
+
+pub(crate) mod dumps;
+pub(crate) mod geoserver;
+pub(crate) mod postgres;
+pub(crate) mod sshd;
+pub(crate) mod vcs;
