@@ -251,18 +251,19 @@ impl Document {
     /// `publish_time`, `meta` and `data`, which the metadata only fills in: they say what is to be done now.
     ///
     /// A removal may do without its metadata, see
-    /// [`complete_removal_without_metadata`](Self::complete_removal_without_metadata).
+    /// [`complete_removal_without_metadata`](Self::complete_removal_without_metadata), and so may the emptying
+    /// of a tile cache, whose names follow from the file's name as well.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Document`] when the metadata is unreadable, or a field is missing or wrong;
-    /// [`ErrorKind::Missing`] when a metadata file is named but not given, unless the job is a removal.
+    /// [`ErrorKind::Missing`] when a metadata file is named but not given, unless the job can do without.
     pub fn complete(self, metadata: Option<&[u8]>) -> Result<Complete> {
         let metadata = match (&self.metadata, metadata) {
             (Some(reference), Some(content)) => {
                 Some(Source::read(&reference.file, content, "publish the layer again on the master")?)
             }
-            (Some(reference), None) if self.action != Action::Remove => {
+            (Some(reference), None) if !matches!(self.action, Action::Remove | Action::EmptyGwc) => {
                 return Err(Error::new(ErrorKind::Missing, "the metadata file that the job file names is not there")
                     .subject(reference.file.as_str())
                     .hint("publish again on the master, which writes the file anew"));

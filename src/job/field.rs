@@ -190,10 +190,12 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// An integer, or a text of its digits.
+    /// An integer, a number without fraction (`41.0`), or a text of the digits.
     pub(super) fn integer(&self) -> Result<i64> {
+        // Above 2^53 a floating point number no longer stands for one integer.
+        let whole = |number: &f64| number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0;
         let number = match &*self.value {
-            Value::Number(number) => number.as_i64(),
+            Value::Number(number) => number.as_i64().or(number.as_f64().filter(whole).map(|number| number as i64)),
             Value::String(text) => text.trim().parse().ok(),
             _ => None,
         };

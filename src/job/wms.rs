@@ -1,6 +1,7 @@
 //! Upstream WMS servers and their layers.
 
 use secrecy::SecretString;
+use std::fmt;
 
 use super::field::Fields;
 use super::settings::{ConnectionParameters, GeoserverSetting};
@@ -9,7 +10,7 @@ use crate::error::Result;
 use crate::name::GeoName;
 
 /// An upstream WMS to publish as a store.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct WmsStoreJob {
     /// The workspace.
     pub workspace: GeoName,
@@ -25,6 +26,21 @@ pub struct WmsStoreJob {
     pub geoserver_setting: GeoserverSetting,
     /// The members of the setting that are about the connection.
     pub connection: ConnectionParameters,
+}
+
+impl fmt::Debug for WmsStoreJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The address may hold a user's password or an API key.
+        let address = self.capability_url.split('?').next().unwrap_or_default();
+        let host = address.rsplit_once('@').map_or(address, |(_, host)| host);
+        f.debug_struct("WmsStoreJob")
+            .field("workspace", &self.workspace)
+            .field("name", &self.name)
+            .field("capability_url", &host)
+            .field("connection", &self.connection)
+            .field("geoserver_setting", &self.geoserver_setting)
+            .finish_non_exhaustive()
+    }
 }
 
 impl WmsStoreJob {

@@ -393,7 +393,7 @@ fn the_ending_says_the_action_only_when_the_document_does_not() {
 #[test]
 fn the_other_kinds_are_typed() {
     let read = |path: &str, job: Value| complete(path, &job, None).unwrap().job;
-    let store = json!({"name": "up", "workspace": "w", "capability_url": "http://up/wms?", "username": "u",
+    let store = json!({"name": "up", "workspace": "w", "capability_url": "http://u:s3cret@up/wms?key=s3cret", "username": "u",
         "password": "s3cret", "geoserver_setting": {"max_connections": 6, "create_cache_layer": true}});
     let layer =
         json!({"name": "l", "workspace": "w", "store": "up", "native_name": "up:l:1", "title": "L", "abstract": ""});
@@ -420,7 +420,7 @@ fn the_other_kinds_are_typed() {
     let shown = shown.join("\n");
     assert!(!shown.contains("s3cret"));
     insta::assert_snapshot!(shown, @r#"
-        w:up WmsStore(WmsStoreJob { workspace: GeoName("w"), name: GeoName("up"), capability_url: "http://up/wms?", username: Some("u"), password: Some(SecretBox<str>([REDACTED])), geoserver_setting: GeoserverSetting { create_cache_layer: true, server_cache_expire: None, client_cache_expire: None, all: ["create_cache_layer", "max_connections"] }, connection: {"max_connections": "6"} })
+        w:up WmsStore(WmsStoreJob { workspace: GeoName("w"), name: GeoName("up"), capability_url: "up/wms", connection: {"max_connections": "6"}, geoserver_setting: GeoserverSetting { create_cache_layer: true, server_cache_expire: None, client_cache_expire: None, all: ["create_cache_layer", "max_connections"] }, .. })
         w:l WmsLayer(WmsLayerJob { workspace: GeoName("w"), name: GeoName("l"), native_name: "up:l:1", store: GeoName("up"), job_id: None, description: Description { title: "L", abstract_text: "", keywords: [] }, spatial: Spatial { is_spatial: false, geometry_type: None, column: None, crs: None, bbox: None, override_bbox: false }, access: Access { level: Restricted, is_stated: false, allow_authenticated: None }, preview: Preview { path: None, links: [] }, geoserver_setting: GeoserverSetting { create_cache_layer: false, server_cache_expire: None, client_cache_expire: None, all: [] } })
         w:l Removal(Removal { kind: WmsLayer, workspace: GeoName("w"), name: GeoName("l"), store: Some(GeoName("up")), styles: [] })
         w:db LiveStore(LiveStoreJob { workspace: GeoName("w"), name: GeoName("db"), host: "h", port: 5432, database: "d", schema: PgIdent("s"), user: "u", passwd: Some(SecretBox<str>([REDACTED])), geoserver_setting: GeoserverSetting { create_cache_layer: false, server_cache_expire: None, client_cache_expire: Some(60), all: ["SSL mode", "client_cache_expire"] }, connection: {"SSL mode": "REQUIRE", "database": "d", "host": "h", "passwd": "***", "port": "5432", "schema": "s", "user": "u"} })
@@ -429,6 +429,26 @@ fn the_other_kinds_are_typed() {
         w:g LayerGroup(LayerGroupJob { workspace: GeoName("w"), name: GeoName("g"), description: Description { title: "g", abstract_text: "", keywords: [] }, srs: "EPSG:4326", members: [GroupMember { kind: Feature, workspace: GeoName("cadastre"), name: GeoName("roads"), store: None }, GroupMember { kind: WmsLayer, workspace: GeoName("w"), name: GeoName("l"), store: Some(GeoName("up")) }, GroupMember { kind: Group, workspace: GeoName("w"), name: GeoName("inner"), store: None }], dependent_groups: [GroupRef { workspace: GeoName("w"), name: GeoName("inner") }], geoserver_setting: GeoserverSetting { create_cache_layer: false, server_cache_expire: None, client_cache_expire: None, all: [] } })
         w Workspace(WorkspaceJob { name: "w", schema: PgIdent("w"), data_schema: PgIdent("w_data"), outdated_schema: PgIdent("w_outdated"), access: Access { level: Restricted, is_stated: true, allow_authenticated: None } })
         "#);
+}
+
+#[test]
+fn the_fields_of_old_masters_are_read_leniently() {
+    let job = |field: &str, value: Value| feature(&with(thin(), field, value), Some(&without(metadata(), "job_id")));
+    for id in [json!(41), json!("41"), json!(" 41 "), json!(41.0)] {
+        assert_eq!(job("job_id", id).job_id, Some(41));
+    }
+    let meta = |field: &str, value: Value| feature(&thin(), Some(&with(metadata(), field, value)));
+    for yes in [json!(true), json!(1), json!("1"), json!("True")] {
+        assert!(meta("spatial_data", yes).spatial.is_spatial);
+    }
+    for no in [json!(false), json!(0), json!("0"), json!("FALSE")] {
+        assert!(!meta("spatial_data", no).spatial.is_spatial);
+    }
+    for none in [json!(null), json!(""), json!("null"), json!([null, null, null, null])] {
+        assert_eq!(meta("bbox", none).spatial.bbox, None);
+    }
+    assert_eq!(meta("title", json!(2016)).description.title, "2016");
+    assert!(meta("geoserver_setting", json!("{\"create_cache_layer\": 1}")).geoserver_setting.create_cache_layer);
 }
 
 #[test]
