@@ -382,6 +382,14 @@ fn deleting_anything_but_a_publication_asks_for_nothing() {
 }
 
 #[test]
+fn emptying_a_tile_cache_can_do_without_metadata() {
+    let path = "geoserver/layers/cadastre.roads.empty_gwc.json";
+    let job = complete(path, &json!({"meta": {"file": "/gone.json"}}), None).unwrap().job;
+    assert!(matches!(&job, Job::EmptyGwc(EmptyGwcJob { kind: JobKind::Feature, .. })));
+    assert_eq!(job.task_name(), "cadastre:roads");
+}
+
+#[test]
 fn the_ending_says_the_action_only_when_the_document_does_not() {
     let action = |path: &str, content: &str| document(path, content).unwrap().action();
     assert_eq!(action("geoserver/layers/a.b.meta.json", "{}"), Action::Meta);
