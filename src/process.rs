@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// How much of a child's standard error is kept for the message, in bytes.
+/// How much of a child's standard error is kept for the message, in bytes, unless
+/// [`Cmd::stderr_tail`] says otherwise.
 const STDERR_TAIL_BYTES: usize = 8 * 1024;
 
 /// How much standard output [`Cmd::run`] collects before it gives up, in bytes.
@@ -38,6 +39,7 @@ pub struct Cmd {
     stdin: Vec<u8>,
     time_limit: Option<Duration>,
     keep_vcs_env: bool,
+    stderr_tail: usize,
     stop: CancellationToken,
 }
 
@@ -49,7 +51,7 @@ pub struct Finished {
     pub status: ExitStatus,
     /// What it wrote to standard output, unless that was consumed line by line.
     pub stdout: Vec<u8>,
-    /// The last 8 KiB of what it wrote to standard error.
+    /// The end of what it wrote to standard error: 8 KiB, or what [`Cmd::stderr_tail`] set.
     pub stderr: String,
 }
 
@@ -64,6 +66,7 @@ impl Cmd {
             stdin: Vec::new(),
             time_limit: None,
             keep_vcs_env: false,
+            stderr_tail: STDERR_TAIL_BYTES,
             stop: CancellationToken::new(),
         }
     }
@@ -113,6 +116,12 @@ impl Cmd {
     /// Lets the child see the environment of the VCS hook, pending changesets included.
     pub fn keep_vcs_env(mut self) -> Self {
         self.keep_vcs_env = true;
+        self
+    }
+
+    /// Keeps the last `bytes` of standard error, for children that complain about each of many files.
+    pub fn stderr_tail(mut self, bytes: usize) -> Self {
+        self.stderr_tail = bytes;
         self
     }
 
@@ -179,12 +188,13 @@ impl Cmd {
     /// [`ErrorKind::Process`] when it cannot be started.
     pub fn start(self) -> Result<Running> {
         let program = self.program.to_string_lossy().into_owned();
+        let tail = self.stderr_tail;
         let mut child = self.spawn(Stdio::piped())?;
         let group = Group::of(&child);
         let stdin = child.stdin.take().ok_or_else(|| no_pipe(&program))?;
         let stdout = child.stdout.take().ok_or_else(|| no_pipe(&program))?;
         let stderr = child.stderr.take().ok_or_else(|| no_pipe(&program))?;
-        let stderr = tokio::spawn(read_tail(stderr));
+        let stderr = tokio::spawn(read_tail(stderr, tail));
         Ok(Running { program, child, group, stdin: Some(stdin), stdout, stderr })
     }
 
@@ -193,6 +203,7 @@ impl Cmd {
         let stop = self.stop.clone();
         let limit = self.time_limit;
         let input = self.stdin.clone();
+        let tail = self.stderr_tail;
         if stop.is_cancelled() {
             return Err(stopped(&program));
         }
@@ -218,7 +229,7 @@ impl Cmd {
             }
         };
         let work = async {
-            let ((), (), stderr) = tokio::join!(feed, read, read_tail(stderr));
+            let ((), (), stderr) = tokio::join!(feed, read, read_tail(stderr, tail));
             (child.wait().await, stderr)
         };
         tokio::pin!(work);
@@ -326,7 +337,7 @@ fn no_pipe(program: &str) -> Error {
 }
 
 /// Reads `pipe` to its end and keeps the last part of it.
-async fn read_tail(mut pipe: impl AsyncRead + Unpin) -> String {
+async fn read_tail(mut pipe: impl AsyncRead + Unpin, limit: usize) -> String {
     let mut tail: VecDeque<u8> = VecDeque::new();
     let mut buffer = vec![0_u8; 4096];
     loop {
@@ -334,7 +345,7 @@ async fn read_tail(mut pipe: impl AsyncRead + Unpin) -> String {
             Ok(0) | Err(_) => break,
             Ok(count) => {
                 tail.extend(&buffer[..count]);
-                let surplus = tail.len().saturating_sub(STDERR_TAIL_BYTES);
+                let surplus = tail.len().saturating_sub(limit);
                 tail.drain(..surplus);
             }
         }
