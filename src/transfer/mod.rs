@@ -1,1 +1,257 @@
-//! (under construction)
+//! Brings the files that jobs name into the cache, whole and verified.
+//!
+//! A [`Transfer`] is asked for one file at a time and fetches many at once: requests for the same host
+//! that wait are fetched by one `rsync`, several of which run at once over one SSH connection, and each
+//! file is handed over as soon as it is complete.
+//!
+//! ```text
+//! fetch → cached? → shared or local? → another slave (SYNC_SERVER) → the master → verify → place
+//!                                       └── dispatch → connection → rsync | copy (SFTP, ssh)
+//! ```
+
+mod cache;
+mod checksum;
+mod complaint;
+mod connection;
+mod copy;
+mod dispatch;
+mod fetch;
+mod location;
+mod remote_shell;
+mod rsync;
+mod ssh_command;
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+pub use cache::CacheName;
+pub use checksum::Md5;
+pub use location::{Location, Remote};
+pub use ssh_command::{Family, HostKeyPolicy, SshCommand};
+
+use cache::Cache;
+use connection::Connections;
+use dispatch::{Engine, Item};
+use location::{Peer, normal_path};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// What is told of a file that is on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// What the file is: [`Request::what`].
+    pub what: String,
+    /// Its path on the other side.
+    pub file: String,
+    /// Bytes received so far, resumed ones included.
+    pub bytes: u64,
+    /// Its length in bytes, where that is known.
+    pub total: Option<u64>,
+    /// Bytes in a second, where that is known.
+    pub rate: Option<u64>,
+}
+
+/// Is told how files come in. Called often and must return at once.
+pub type ProgressFn = Arc<dyn Fn(Progress) + Send + Sync>;
+
+/// Another slave that files are taken from first.
+#[derive(Debug, Clone)]
+pub struct SyncServer {
+    /// `user@host` or `host` (setting `SYNC_SERVER`).
+    pub remote: String,
+    /// The directory there (setting `SYNC_PATH`).
+    pub path: String,
+}
+
+/// How files are transferred.
+#[derive(Clone)]
+pub struct Options {
+    /// The SSH command as an argument vector (setting `BORG_SSH`).
+    pub ssh: Vec<String>,
+    /// Where files end up (setting `CACHE_PATH`).
+    pub cache_path: PathBuf,
+    /// How many transfers run at once; 0 counts as 1.
+    pub parallel: usize,
+    /// Another slave that files are taken from first.
+    pub sync_server: Option<SyncServer>,
+    /// The master's files are mounted here at the same path (setting `SHARE_LAYER_DATA`).
+    pub share_layer_data: bool,
+    /// How long a connection may be silent before it is given up; zero: for ever.
+    pub idle_timeout: Duration,
+    /// How long one run of `rsync` may take at most.
+    pub time_limit: Duration,
+    /// Ends everything when it is cancelled.
+    pub stop: CancellationToken,
+    /// Is told how files come in.
+    pub progress: Option<ProgressFn>,
+}
+
+/// A file that is wanted.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Where the job says it is.
+    pub location: Location,
+    /// Its name in the cache.
+    pub cache_name: CacheName,
+    /// The checksum that its content must have; without it any content will do.
+    pub md5: Option<Md5>,
+    /// What it is, for messages and progress: "dump", "metadata", "style roads".
+    pub what: String,
+    /// Whether it must survive a power cut once it has its name in the cache.
+    pub durable: bool,
+}
+
+/// Where a file came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// It was in the cache.
+    Cache,
+    /// From the machine that the job names.
+    Master,
+    /// From the other slave.
+    SyncServer,
+    /// It is read in place and belongs to the master.
+    Shared,
+    /// Copied on this machine.
+    Local,
+}
+
+/// A file that is there, whole and verified.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The checksum of its content.
+    pub md5: Md5,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Where it came from.
+    pub from: Origin,
+    /// While this lives, no other content takes the place of this file.
+    #[expect(dead_code, reason = "it is held, not read")]
+    lease: Option<Arc<()>>,
+}
+
+/// Fetches files. Cheap to clone; all clones share queues, slots and connections.
+#[derive(Clone)]
+pub struct Transfer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    engine: Arc<Engine>,
+    sync_server: Option<(Peer, String)>,
+    share_layer_data: bool,
+    queues: Mutex<HashMap<Peer, mpsc::UnboundedSender<Item>>>,
+    /// One fetch at a time for each name in the cache.
+    names: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+    /// Which content somebody is using under each name in the cache.
+    leases: Mutex<HashMap<String, (Md5, Weak<()>)>>,
+}
+
+impl Transfer {
+    /// Checks the options. Neither disk nor network is touched before the first fetch.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Settings`] naming `BORG_SSH`, `SYNC_SERVER` or `SYNC_PATH`.
+    pub fn new(options: Options) -> Result<Self> {
+        let ssh = Arc::new(SshCommand::parse(&options.ssh)?);
+        let sync_server = match &options.sync_server {
+            Some(server) => {
+                let wrong = |name: &str, value: &str, reason: String| {
+                    Error::new(ErrorKind::Settings, format!("{value:?} cannot be used: {reason}")).subject(name)
+                };
+                let peer = Peer::parse(&server.remote).map_err(|reason| {
+                    wrong("SYNC_SERVER", &server.remote, reason).hint("expected is user@host of another slave")
+                })?;
+                let path = normal_path(server.path.trim_end_matches('/')).map_err(|reason| {
+                    wrong("SYNC_PATH", &server.path, reason)
+                        .hint("expected is the absolute path of the other slave's CACHE_PATH")
+                })?;
+                Some((peer, path))
+            }
+            None => None,
+        };
+        let parallel = options.parallel.max(1);
+        let engine = Engine {
+            connections: Connections::new(Arc::clone(&ssh), options.idle_timeout, options.stop.clone()),
+            ssh,
+            cache: Cache::new(options.cache_path),
+            slots: Arc::new(Semaphore::new(parallel)),
+            idle: options.idle_timeout,
+            time_limit: options.time_limit,
+            stop: options.stop,
+            progress: options.progress,
+            without_rsync: Mutex::new(HashSet::new()),
+        };
+        Ok(Self {
+            inner: Arc::new(Inner {
+                engine: Arc::new(engine),
+                sync_server,
+                share_layer_data: options.share_layer_data,
+                queues: Mutex::default(),
+                names: Mutex::default(),
+                leases: Mutex::default(),
+            }),
+        })
+    }
+
+    /// Brings one file here, or finds it here. Ask for many at once: they travel together.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Missing`] when it is not there, [`ErrorKind::Denied`] when the other side refuses our
+    /// key or the file, or shows an unknown host key, [`ErrorKind::Unreachable`] when it could not be
+    /// reached for several tries, [`ErrorKind::Checksum`] when the content is not the promised one,
+    /// [`ErrorKind::Io`] when this machine's disk fails or is full, [`ErrorKind::Stopped`] when the run
+    /// was stopped.
+    pub async fn fetch(&self, request: Request) -> Result<Fetched> {
+        self.inner.fetch(request).await
+    }
+
+    /// Removes a file from the cache after its use. A shared file, which is the master's, stays.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] when it cannot be removed.
+    pub fn discard(&self, fetched: &Fetched) -> Result<()> {
+        if fetched.from == Origin::Shared {
+            return Ok(());
+        }
+        match std::fs::remove_file(&fetched.path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(crate::error::io_error(&fetched.path, "cannot remove the cached file", source))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes what was begun and has not grown for `keep`; answers how many bytes that freed.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] when a directory cannot be read or a file not removed.
+    pub async fn sweep(&self, keep: Duration) -> Result<u64> {
+        let cache = self.inner.engine.cache.clone();
+        blocking(move || cache.sweep(keep)).await
+    }
+
+    /// Ends the shared connections. A fetch after that makes new ones.
+    pub async fn close(&self) {
+        self.inner.queues.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.inner.engine.connections.close().await;
+    }
+}
+
+/// Runs `work`, which waits for the disk, on a thread of its own.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|panic| Error::new(ErrorKind::Bug, "a thread that reads files ended unexpectedly").source(panic))?
+}
