@@ -228,9 +228,28 @@ impl Cmd {
                 }
             }
         };
+        let leader = group.0;
         let work = async {
-            let ((), (), stderr) = tokio::join!(feed, read, read_tail(stderr, tail));
-            (child.wait().await, stderr)
+            let mut kept = VecDeque::new();
+            let status = {
+                let pipes = async { tokio::join!(feed, read, keep_tail(stderr, tail, &mut kept)) };
+                tokio::pin!(pipes);
+                tokio::select! {
+                    _ = &mut pipes => child.wait().await,
+                    status = child.wait() => {
+                        // A grandchild may hold the pipes: an ssh whose connection hangs outlives the
+                        // rsync that gave up, and a process in the background lives on.
+                        if tokio::time::timeout(GRACE, &mut pipes).await.is_err() {
+                            if let Some(leader) = leader {
+                                let _ = rustix::process::kill_process_group(leader, rustix::process::Signal::KILL);
+                            }
+                            let _ = tokio::time::timeout(GRACE, &mut pipes).await;
+                        }
+                        status
+                    }
+                }
+            };
+            (status, tail_text(&mut kept))
         };
         tokio::pin!(work);
         let deadline = async {
@@ -336,21 +355,30 @@ fn no_pipe(program: &str) -> Error {
     Error::new(ErrorKind::Bug, "the child has no pipe").subject(program)
 }
 
+/// Reads `pipe` to its end and answers the last part of it.
+async fn read_tail(pipe: impl AsyncRead + Unpin, limit: usize) -> String {
+    let mut kept = VecDeque::new();
+    keep_tail(pipe, limit, &mut kept).await;
+    tail_text(&mut kept)
+}
+
 /// Reads `pipe` to its end and keeps the last part of it.
-async fn read_tail(mut pipe: impl AsyncRead + Unpin, limit: usize) -> String {
-    let mut tail: VecDeque<u8> = VecDeque::new();
+async fn keep_tail(mut pipe: impl AsyncRead + Unpin, limit: usize, kept: &mut VecDeque<u8>) {
     let mut buffer = vec![0_u8; 4096];
     loop {
         match pipe.read(&mut buffer).await {
             Ok(0) | Err(_) => break,
             Ok(count) => {
-                tail.extend(&buffer[..count]);
-                let surplus = tail.len().saturating_sub(limit);
-                tail.drain(..surplus);
+                kept.extend(&buffer[..count]);
+                let surplus = kept.len().saturating_sub(limit);
+                kept.drain(..surplus);
             }
         }
     }
-    String::from_utf8_lossy(tail.make_contiguous()).trim_end().to_owned()
+}
+
+fn tail_text(kept: &mut VecDeque<u8>) -> String {
+    String::from_utf8_lossy(kept.make_contiguous()).trim_end().to_owned()
 }
 
 /// A process group that is killed when nobody waits for it any more.
@@ -498,6 +526,14 @@ mod tests {
         let child = tokio::spawn(Cmd::new("sleep").arg("600").stop(&stop).run());
         stop.cancel();
         assert_eq!(child.await.unwrap().unwrap_err().kind(), ErrorKind::Stopped);
+    }
+
+    #[tokio::test]
+    async fn a_grandchild_that_holds_the_pipes_is_not_waited_for() {
+        let started = std::time::Instant::now();
+        let finished = Cmd::new("sh").args(["-c", "echo gone >&2; sleep 600 & exit 4"]).run().await.unwrap();
+        assert_eq!((finished.status.code(), finished.stderr.as_str()), (Some(4), "gone"));
+        assert!(started.elapsed() < GRACE * 3);
     }
 
     #[tokio::test]
