@@ -32,7 +32,7 @@ const SOCKET_DIR_BYTES: usize = 60;
 /// The shared connections.
 pub(super) struct Connections {
     ssh: Arc<SshCommand>,
-    connect_limit: Duration,
+    idle: Duration,
     stop: CancellationToken,
     dir: Mutex<Option<TempDir>>,
     hosts: Mutex<HashMap<Peer, Arc<tokio::sync::Mutex<Host>>>>,
@@ -63,8 +63,7 @@ pub(super) struct Link {
 
 impl Connections {
     pub(super) fn new(ssh: Arc<SshCommand>, idle: Duration, stop: CancellationToken) -> Self {
-        let connect_limit = if idle.is_zero() { CONNECT_LIMIT } else { idle };
-        Self { ssh, connect_limit, stop, dir: Mutex::default(), hosts: Mutex::default() }
+        Self { ssh, idle, stop, dir: Mutex::default(), hosts: Mutex::default() }
     }
 
     fn host(&self, peer: &Peer) -> Arc<tokio::sync::Mutex<Host>> {
@@ -82,6 +81,7 @@ impl Connections {
         }
         let options = match &host.state {
             State::Up(_, socket) => vec!["-oControlMaster=no".to_owned(), control_path(socket)],
+            State::Untried | State::Alone if self.ssh.is_open_ssh() => self.probes().into(),
             State::Untried | State::Alone => Vec::new(),
         };
         Ok(Link { options, generation: host.generation })
@@ -117,20 +117,21 @@ impl Connections {
 
     async fn start(&self, peer: &Peer) -> Result<State, Failure> {
         let socket = self.socket(peer)?;
-        // Of an option given twice ssh takes the first, so ours stand before the command's, but for the
-        // probes, which are only a default.
+        // Of an option given twice ssh takes the first, so ours stand before the command's.
         let mut arguments: Vec<String> =
             ["-M", "-N", "-T", "-oControlPersist=no", "-oPermitLocalCommand=yes"].map(str::to_owned).into();
         arguments.push(format!("-oLocalCommand=echo {READY}"));
         arguments.push(control_path(&socket));
-        arguments.extend(self.ssh.arguments(&["-oServerAliveInterval=15".into(), "-oServerAliveCountMax=4".into()]));
+        arguments.extend(self.probes());
+        arguments.extend(self.ssh.arguments(&[]));
         if let Some(user) = &peer.user {
             arguments.extend(["-l".to_owned(), user.clone()]);
         }
         arguments.push(peer.host.clone());
+        let connect_limit = if self.idle.is_zero() { CONNECT_LIMIT } else { self.idle };
         let mut master = Cmd::new(self.ssh.program()).args(&arguments).start().map_err(Failure::from)?;
         let ready = tokio::select! {
-            ready = tokio::time::timeout(self.connect_limit, wait_ready(&mut master)) => ready,
+            ready = tokio::time::timeout(connect_limit, wait_ready(&mut master)) => ready,
             () = self.stop.cancelled() => return Err(stopped()),
         };
         match ready {
@@ -147,10 +148,21 @@ impl Connections {
             }
             Err(_) => Err(Failure::new(
                 ErrorKind::Unreachable,
-                format!("the host did not answer over SSH within {} s", self.connect_limit.as_secs()),
+                format!("the host did not answer over SSH within {} s", connect_limit.as_secs()),
             )
             .hint("check the network and that sshd runs there")),
         }
+    }
+
+    /// Options that make `ssh` notice a dead connection within the time that it may be silent.
+    ///
+    /// rsync's own `--timeout` does not: on the receiving side the generator decides, and as long as it
+    /// can write its keep-alives into the socket's buffer, it takes the connection for alive.
+    fn probes(&self) -> [String; 2] {
+        let seconds = if self.idle.is_zero() { CONNECT_LIMIT } else { self.idle }.as_secs();
+        let interval = (seconds / 4).clamp(1, 30);
+        let count = seconds.div_ceil(interval).max(2);
+        [format!("-oServerAliveInterval={interval}"), format!("-oServerAliveCountMax={count}")]
     }
 
     /// A short path for the control socket of `peer`, in a directory that only we may enter.

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -226,6 +226,8 @@ impl Batch {
         self.items.park_leftovers();
         let paths: Vec<String> = self.items.items.keys().cloned().collect();
         let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+        // Cancelled when rsync says nothing for too long.
+        let silent = self.stop.child_token();
         let run = Run {
             ssh: self.engine.ssh.for_rsync(&link.options),
             peer: &self.peer,
@@ -233,11 +235,13 @@ impl Batch {
             paths: &paths,
             idle: self.engine.idle,
             time_limit: self.engine.time_limit,
-            stop: &self.stop,
+            stop: &silent,
         };
         let (waiting, stop) = (&mut self.items, &self.stop);
-        let finished = run
-            .run(|line| match line {
+        let heard = Mutex::new(Instant::now());
+        let run = run.run(|line| {
+            *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            match line {
                 Line::Begins { path, bytes } => {
                     waiting.previous_is_whole();
                     waiting.begins(path, Some(bytes));
@@ -249,9 +253,18 @@ impl Batch {
                     }
                 }
                 Line::Other => {}
-            })
-            .await;
+            }
+        });
+        let finished = watch(run, &heard, self.engine.idle, &silent).await;
         self.items.collect_arrived();
+        if silent.is_cancelled() && !self.stop.is_cancelled() {
+            self.engine.connections.lost(&self.peer, &link).await;
+            return Err(Failure::new(
+                ErrorKind::Unreachable,
+                "the other side sent nothing for too long and was given up",
+            )
+            .hint("check the load and the disks of the other side; begun files are resumed"));
+        }
         let finished = match finished {
             Ok(finished) => finished,
             Err(error) if is_not_found(&error) => return self.without_rsync_from_now().await,
@@ -460,6 +473,33 @@ impl Waiting {
 
     fn nobody_waits(&self) -> bool {
         self.items.values().flatten().all(|item| item.reply.is_closed())
+    }
+}
+
+/// Waits for `run`, and cancels `silent` when nothing was `heard` from it for twice the time that a
+/// connection may be silent: ssh notices a dead connection, but not a stuck disk on the other side.
+/// Twice, because this side reads a long begun file without a word before it resumes.
+async fn watch<T>(
+    run: impl Future<Output = T>,
+    heard: &Mutex<Instant>,
+    idle: Duration,
+    silent: &CancellationToken,
+) -> T {
+    tokio::pin!(run);
+    if idle.is_zero() {
+        return run.await;
+    }
+    loop {
+        let last = *heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let deadline = last + idle * 2;
+        tokio::select! {
+            result = &mut run => return result,
+            () = tokio::time::sleep_until(deadline.into()), if !silent.is_cancelled() => {
+                if *heard.lock().unwrap_or_else(PoisonError::into_inner) == last {
+                    silent.cancel();
+                }
+            }
+        }
     }
 }
 

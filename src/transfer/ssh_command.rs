@@ -277,6 +277,11 @@ impl SshCommand {
         &self.argv[0]
     }
 
+    /// Whether it takes the options of OpenSSH.
+    pub(super) fn is_open_ssh(&self) -> bool {
+        self.open_ssh
+    }
+
     /// Whether one connection of ours can be shared: it is OpenSSH, and the command does not share
     /// connections by itself.
     pub(super) fn can_multiplex(&self) -> bool {
