@@ -102,8 +102,12 @@ fn fault(line: usize, raw: &str) -> Fault {
     if !is_name {
         return Fault { line, name: None, text: "the text before `=` is not a name".into(), lambda: None };
     }
-    let lambda = lambda::is_lambda(value.lines().next().unwrap_or_default())
-        .then(|| value.lines().next().unwrap_or_default().trim().to_owned());
+    let first_line = value.lines().next().unwrap_or_default().trim();
+    let unquoted = ['\'', '"']
+        .into_iter()
+        .find_map(|quote| first_line.strip_prefix(quote)?.strip_suffix(quote))
+        .unwrap_or(first_line);
+    let lambda = lambda::is_lambda(unquoted).then(|| unquoted.to_owned());
     let text = if raw.trim_end().contains('\n') {
         "a quote is opened and not closed on the same line; put the whole value in quotes of the other kind, or close it"
     } else if value.trim().contains([' ', '\t']) && !value.trim().starts_with(['"', '\'']) {
@@ -185,6 +189,18 @@ mod tests {
         "#);
         assert!(!lines.join("").contains("hunter"));
         assert_eq!(parsed.entries.len(), 2);
+    }
+
+    proptest::proptest! {
+        /// Nothing that a file may hold makes the reading fail, and every line named is in the file.
+        #[test]
+        fn any_text_is_read(text in "([A-C=#'\"$\\\\ é\t]|lambda|\r?\n){0,40}") {
+            let parsed = parse(&text);
+            let lines = text.lines().count();
+            for line in parsed.entries.iter().map(|e| e.line).chain(parsed.faults.iter().map(|f| f.line)) {
+                proptest::prop_assert!((1..=lines).contains(&line), "{} of {}", line, lines);
+            }
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::Template;
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// How to purge a Fastly service.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Fastly {
     /// Address of a purge; slots: service id, key, workspace, name.
     pub purge_url: Template,

@@ -217,7 +217,13 @@ pub(super) fn database(values: &mut Values, root: &Path, of: &DatabaseVariables)
         );
     }
     let name = |text: &str| PgIdent::new("name", text).map_err(|_| "is no usable PostgreSQL name".to_owned());
-    let database = values.read(&of.database, "at most 63 bytes", name);
+    let database = values.read(&of.database, "a plain name of at most 63 bytes", |text| {
+        // libpq reads such a name as a whole connection string, an option parser as an option.
+        if text.starts_with('-') || text.contains('=') || text.contains("://") {
+            return Err("is no plain name".to_owned());
+        }
+        name(text)
+    });
     let schema = values.read(&of.schema, "at most 63 bytes", name);
     let modes = SslMode::ALL.map(SslMode::as_str).join(", ");
     let ssl_mode = values.read(&of.ssl_mode, &modes, |text| {

@@ -11,7 +11,7 @@ use super::{Fastly, FilterSource, Template};
 use crate::name::PgIdent;
 
 /// Everything that the operator can set, checked.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Name in the master's monitor and first directory of the previews.
     pub slave_name: String,

@@ -94,3 +94,24 @@ fn lambdas_are_told_from_expressions() {
     assert!(is_lambda(" lambda job: True") && is_lambda("(lambda  j : True)") && is_lambda("lambda: 1"));
     assert!(!is_lambda("lambda_x == 1") && !is_lambda("job.lambda") && !is_lambda("true"));
 }
+
+proptest::proptest! {
+    /// Whatever follows `lambda job:`, the answer is a translation that Rhai can parse, or a reason.
+    #[test]
+    fn a_translation_always_compiles(
+        words in proptest::collection::vec(
+            proptest::sample::select(vec![
+                "job", "job", ".get(", "'a'", "['b']", ",", "1", "-", "+", "==", "<", "in", "not", "not in", "and", "or",
+                "is", "None", "True", "(", ")", "[", "]", "if", "else", "len(", ".lower()", "{", "}",
+            ]),
+            1..9,
+        ),
+    ) {
+        if let Ok(translation) = translate(&format!("lambda job: {}", words.join(" "))) {
+            let mut engine = Engine::new_raw();
+            engine.set_max_expr_depths(64, 64);
+            let compiled = engine.compile_expression(&translation.rhai);
+            proptest::prop_assert!(compiled.is_ok(), "{:?} → {}: {:?}", words, translation.rhai, compiled.err());
+        }
+    }
+}
