@@ -1,0 +1,522 @@
+//! Outcomes of jobs: begun, finished, listed, forgotten.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension, Row, Transaction, params};
+
+use super::steps::{self, StepRecord};
+use super::{Durability, Journal, Moment, words};
+use crate::error::{Error, ErrorKind, Result};
+
+words! {
+    /// Where a job stands.
+    State {
+        /// Its steps are being taken.
+        Running = "running",
+        /// Applied wholly.
+        Succeeded = "succeeded",
+        /// Some step failed for some target; the message says why.
+        Failed = "failed",
+        /// This slave's filters do not take it.
+        Filtered = "filtered",
+        /// Left for a later version of the program: its kind is not supported yet.
+        Waiting = "waiting",
+        /// The run ended in the middle of it: stopped or killed.
+        Interrupted = "interrupted",
+        /// An operator wants it to run again.
+        Forgotten = "forgotten",
+    }
+}
+
+impl State {
+    /// Whether the job was tried and is not applied: it has to be tried again.
+    #[must_use]
+    pub fn is_failure(self) -> bool {
+        matches!(self, Self::Failed | Self::Interrupted)
+    }
+}
+
+/// What is told of a job before it is tried.
+#[derive(Debug, Clone, Copy)]
+pub struct NewJob<'a> {
+    /// Path in the state repository; the key.
+    pub job_file: &'a str,
+    /// Type of job, such as `feature`.
+    pub kind: &'a str,
+    /// `publish`, `remove`, `meta` or `empty_gwc`.
+    pub action: &'a str,
+    /// MD5 of the job file's content, in hexadecimal digits.
+    pub content_md5: &'a str,
+    /// The revision that the content was read at.
+    pub revision: &'a str,
+    /// The master's number of the job, when the document has one.
+    pub job_id: Option<i64>,
+    /// The master's batch that the job belongs to, when the document has one.
+    pub job_batch_id: Option<&'a str>,
+}
+
+/// What is known when a job begins.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Begun {
+    /// How often this content has been tried, this time included.
+    pub attempts: u32,
+    /// Steps that earlier attempts at the same content and action took with success. They need not
+    /// be taken again; a job to be done wholly anew is forgotten first.
+    pub previous: Vec<StepRecord>,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobOutcome {
+    /// Anything but [`State::Running`] and [`State::Forgotten`].
+    pub state: State,
+    /// What an operator should know; the reason of a failure.
+    pub message: Option<String>,
+    /// What an operator should do.
+    pub hint: Option<String>,
+    /// When it is tried again by itself.
+    pub next_try: Option<Timestamp>,
+}
+
+impl JobOutcome {
+    /// An end in `state` that needs no words.
+    #[must_use]
+    pub fn plain(state: State) -> Self {
+        Self { state, message: None, hint: None, next_try: None }
+    }
+
+    /// An end in `state` for the reason that `error` gives.
+    #[must_use]
+    pub fn because(state: State, error: &Error) -> Self {
+        Self { state, message: Some(error.one_line()), hint: error.hint_text().map(str::to_owned), next_try: None }
+    }
+}
+
+/// All that is known of a job file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobRecord {
+    /// Path in the state repository.
+    pub job_file: String,
+    /// Type of job, such as `feature`.
+    pub kind: String,
+    /// `publish`, `remove`, `meta` or `empty_gwc`.
+    pub action: String,
+    /// MD5 of the job file's content; empty when forgotten.
+    pub content_md5: String,
+    /// The revision that the content was read at.
+    pub revision: String,
+    /// The master's number of the job.
+    pub job_id: Option<i64>,
+    /// The master's batch.
+    pub job_batch_id: Option<String>,
+    /// Where it stands.
+    pub state: State,
+    /// What an operator should know.
+    pub message: Option<String>,
+    /// What an operator should do.
+    pub hint: Option<String>,
+    /// How often this content has been tried.
+    pub attempts: u32,
+    /// When the file was first met.
+    pub first_seen: Timestamp,
+    /// When the latest attempt began.
+    pub started: Option<Timestamp>,
+    /// When the latest attempt ended.
+    pub finished: Option<Timestamp>,
+    /// When it is tried again by itself.
+    pub next_try: Option<Timestamp>,
+    /// The run that touched it last.
+    pub run: Option<i64>,
+    /// Steps in the order in which they were first taken.
+    pub steps: Vec<StepRecord>,
+    /// What the last success left in place, until a removal succeeds.
+    pub deployed: Option<Deployed>,
+}
+
+/// What the last successful attempt left in place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployed {
+    /// MD5 of the job file's content.
+    pub content_md5: String,
+    /// The revision of that content.
+    pub revision: String,
+    /// The master's number of that job.
+    pub job_id: Option<i64>,
+    /// The master's batch of that job.
+    pub job_batch_id: Option<String>,
+    /// When it was finished.
+    pub at: Timestamp,
+}
+
+/// As much of a job as planning needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// MD5 of the job file's content; empty when forgotten, so that it equals no content.
+    pub content_md5: String,
+    /// `publish`, `remove`, `meta` or `empty_gwc`.
+    pub action: String,
+    /// Where it stands.
+    pub state: State,
+}
+
+/// Which jobs to list.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Selection<'a> {
+    /// By outcome.
+    pub which: Which,
+    /// These files; all when empty. A file that is not known is left out.
+    pub files: &'a [String],
+}
+
+/// Which outcomes to list.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Which {
+    /// All.
+    #[default]
+    All,
+    /// Failed and interrupted.
+    Failed,
+    /// Succeeded.
+    Succeeded,
+}
+
+/// Which jobs to forget.
+#[derive(Debug, Clone, Copy)]
+pub enum Forget<'a> {
+    /// These files.
+    Files(&'a [String]),
+    /// All that failed or were interrupted.
+    Failed,
+}
+
+/// What forgetting came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Files that will run again.
+    pub forgotten: Vec<String>,
+    /// Files that nothing was known of.
+    pub unknown: Vec<String>,
+}
+
+impl Journal {
+    /// Notes that a job is being tried, and tells what earlier attempts at the same content and
+    /// action achieved. With other content or another action the job starts afresh; that is durable,
+    /// so that the superseded outcome cannot come back with the old content.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] or [`ErrorKind::Busy`] when the journal cannot be written.
+    pub fn begin_job(&self, job: &NewJob<'_>) -> Result<Begun> {
+        let mut inner = self.lock();
+        let (known, same) = inner
+            .connection
+            .query_row(
+                "select content_md5 = ?2 and action = ?3 from job where job_file = ?1",
+                params![job.job_file, job.content_md5, job.action],
+                |row| Ok((true, row.get(0)?)),
+            )
+            .optional()
+            .map(|found| found.unwrap_or((false, false)))
+            .map_err(|source| super::sqlite_error(&self.path, "cannot read the journal", source))?;
+        let durability = if known && !same { Durability::PowerLoss } else { Durability::Kill };
+        self.write_locked(&mut inner, durability, |transaction| {
+            let (id, attempts): (i64, u32) = transaction.query_row(
+                include_str!("sql/begin-job.sql"),
+                params![
+                    job.job_file,
+                    job.kind,
+                    job.action,
+                    job.content_md5,
+                    job.revision,
+                    job.job_id,
+                    job.job_batch_id,
+                    Moment::now(),
+                    self.current_run(),
+                ],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?;
+            if same {
+                steps::keep_succeeded(transaction, id)?;
+            } else {
+                steps::drop_all(transaction, id)?;
+            }
+            Ok(Begun { attempts, previous: steps::of_job(transaction, id)? })
+        })
+    }
+
+    /// Saves how a job that was begun ended. Durable.
+    ///
+    /// # Errors
+    ///
+    /// As [`Journal::begin_job`]; [`ErrorKind::Bug`] when the job was not begun.
+    pub fn finish_job(&self, job_file: &str, outcome: &JobOutcome) -> Result<()> {
+        self.finish_jobs(&[(job_file, outcome)])
+    }
+
+    /// As [`Journal::finish_job`], for jobs that ended at the same time: they share one flush of the
+    /// disk, which on a busy disk takes milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// As [`Journal::finish_job`]; the others are saved when one was not begun.
+    pub fn finish_jobs(&self, ends: &[(&str, &JobOutcome)]) -> Result<()> {
+        for (job_file, outcome) in ends {
+            check_end(job_file, outcome.state)?;
+        }
+        let unknown = self.write(Durability::PowerLoss, |transaction| {
+            let now = Moment::now();
+            let mut finish = transaction.prepare(include_str!("sql/finish-job.sql"))?;
+            let mut unknown = None;
+            for (job_file, outcome) in ends {
+                let next_try = outcome.next_try.map(Moment);
+                let values = params![job_file, outcome.state, outcome.message, outcome.hint, now, next_try];
+                if finish.execute(values)? == 0 {
+                    unknown = Some(*job_file);
+                }
+            }
+            Ok(unknown)
+        })?;
+        match unknown {
+            Some(job_file) => Err(Error::new(ErrorKind::Bug, "a job is finished that was not begun").subject(job_file)),
+            None => Ok(()),
+        }
+    }
+
+    /// Saves the outcomes of jobs that need no steps, such as filtered ones, all in one transaction:
+    /// thousands cost one flush of the disk. Steps of earlier attempts are dropped; what is deployed
+    /// stays noted. What is noted already is not written again. Durable.
+    ///
+    /// # Errors
+    ///
+    /// As [`Journal::begin_job`].
+    pub fn settle_jobs(&self, jobs: &[(NewJob<'_>, JobOutcome)]) -> Result<()> {
+        for (job, outcome) in jobs {
+            check_end(job.job_file, outcome.state)?;
+        }
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        self.write(Durability::PowerLoss, |transaction| {
+            let now = Moment::now();
+            let run = self.current_run();
+            let mut settle = transaction.prepare(include_str!("sql/settle-job.sql"))?;
+            for (job, outcome) in jobs {
+                let changed: Option<i64> = settle
+                    .query_row(
+                        params![
+                            job.job_file,
+                            job.kind,
+                            job.action,
+                            job.content_md5,
+                            job.revision,
+                            job.job_id,
+                            job.job_batch_id,
+                            outcome.state,
+                            outcome.message,
+                            outcome.hint,
+                            now,
+                            run,
+                        ],
+                        |row| row.get(0),
+                    )
+                    .optional()?;
+                if let Some(id) = changed {
+                    steps::drop_all(transaction, id)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// What is known of one job file.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] when the journal cannot be read.
+    pub fn job(&self, job_file: &str) -> Result<Option<JobRecord>> {
+        let files = [job_file.to_owned()];
+        Ok(self.jobs(Selection { which: Which::All, files: &files })?.pop())
+    }
+
+    /// What is known of the selected jobs, in the order of their files.
+    ///
+    /// A job that is recorded as running although no run is going on is shown as interrupted.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] when the journal cannot be read.
+    pub fn jobs(&self, selection: Selection<'_>) -> Result<Vec<JobRecord>> {
+        let files = (!selection.files.is_empty()).then(|| json_list(selection.files));
+        let mut jobs = self.read(|transaction| {
+            let mut statement = transaction.prepare(include_str!("sql/select-jobs.sql"))?;
+            let jobs: Vec<(i64, JobRecord)> =
+                statement.query_map([files], |row| Ok((row.get(0)?, job_record(row)?)))?.collect::<Result<_, _>>()?;
+            let mut steps = steps::by_job(transaction, jobs.iter().map(|(id, _)| *id))?;
+            let with_steps = jobs.into_iter().map(|(id, mut job)| {
+                job.steps = steps.remove(&id).unwrap_or_default();
+                job
+            });
+            Ok(with_steps.collect::<Vec<_>>())
+        })?;
+        if jobs.iter().any(|job| job.state == State::Running) && !self.is_run_alive() {
+            for job in jobs.iter_mut().filter(|job| job.state == State::Running) {
+                job.state = State::Interrupted;
+            }
+        }
+        jobs.retain(|job| match selection.which {
+            Which::All => true,
+            Which::Failed => job.state.is_failure(),
+            Which::Succeeded => job.state == State::Succeeded,
+        });
+        Ok(jobs)
+    }
+
+    /// Content, action and state of every job that is known, by file: one query for planning. It takes
+    /// half a millisecond per thousand jobs.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] when the journal cannot be read.
+    pub fn digest(&self) -> Result<HashMap<String, Known>> {
+        self.known("select job_file, content_md5, action, state from job")
+    }
+
+    /// The part of the [digest](Journal::digest) that has to be tried again whatever has changed:
+    /// failed, interrupted, forgotten and, before [`Journal::start_run`], running jobs. It costs
+    /// nothing when there are none, however many jobs are known.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] when the journal cannot be read.
+    pub fn unfinished(&self) -> Result<HashMap<String, Known>> {
+        self.known(
+            "select job_file, content_md5, action, state from job \
+             where state in ('running', 'failed', 'interrupted', 'forgotten')",
+        )
+    }
+
+    fn known(&self, query: &str) -> Result<HashMap<String, Known>> {
+        self.read(|transaction| {
+            let mut known = HashMap::new();
+            let mut statement = transaction.prepare(query)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let text = |column| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_str()?.to_owned());
+                let entry = Known { content_md5: text(1)?, action: text(2)?, state: row.get(3)? };
+                known.insert(text(0)?, entry);
+            }
+            Ok(known)
+        })
+    }
+
+    /// Makes jobs run again: their outcomes and steps are dropped. The file stays known as
+    /// [`State::Forgotten`], since the cursor may have passed its revision, and what is deployed stays
+    /// noted. Durable. The caller should hold the run lock: a job that is just running would be
+    /// recorded again when it ends.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] or [`ErrorKind::Busy`] when the journal cannot be written.
+    pub fn forget(&self, what: Forget<'_>) -> Result<Forgotten> {
+        self.write(Durability::PowerLoss, |transaction| {
+            let (forgotten, unknown) = match what {
+                Forget::Files(files) => {
+                    let mut find = transaction.prepare("select 1 from job where job_file = ?1")?;
+                    let mut known = Vec::new();
+                    let mut unknown = Vec::new();
+                    for file in files {
+                        if find.exists([file])? {
+                            known.push(file.clone());
+                        } else {
+                            unknown.push(file.clone());
+                        }
+                    }
+                    (known, unknown)
+                }
+                Forget::Failed => {
+                    let mut failed = transaction.prepare(
+                        "select job_file from job where state in ('failed', 'interrupted') order by job_file",
+                    )?;
+                    let known = failed.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+                    (known, Vec::new())
+                }
+            };
+            let list = json_list(&forgotten);
+            transaction.execute(
+                "delete from step where job in (select id from job where job_file in (select value from json_each(?1)))",
+                [&list],
+            )?;
+            transaction.execute(include_str!("sql/forget-jobs.sql"), [&list])?;
+            Ok(Forgotten { forgotten, unknown })
+        })
+    }
+
+    /// Drops all that is known of `files`, such as ones that are gone from the repository and need no
+    /// removal. Returns how many there were. Durable.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] or [`ErrorKind::Busy`] when the journal cannot be written.
+    pub fn drop_jobs(&self, files: &[String]) -> Result<usize> {
+        self.write(Durability::PowerLoss, |transaction| {
+            transaction
+                .execute("delete from job where job_file in (select value from json_each(?1))", [json_list(files)])
+        })
+    }
+
+    fn current_run(&self) -> Option<i64> {
+        Some(self.run.load(Ordering::Relaxed)).filter(|&run| run != 0)
+    }
+}
+
+fn check_end(job_file: &str, state: State) -> Result<()> {
+    if matches!(state, State::Running | State::Forgotten) {
+        return Err(Error::new(ErrorKind::Bug, format!("a job cannot end {state}")).subject(job_file));
+    }
+    Ok(())
+}
+
+/// Marks what a dead run left in the middle.
+pub(super) fn interrupt_running(transaction: &Transaction<'_>) -> rusqlite::Result<usize> {
+    transaction.execute("update job set state = 'interrupted' where state = 'running'", [])
+}
+
+fn json_list(files: &[String]) -> String {
+    serde_json::Value::from(files).to_string()
+}
+
+fn job_record(row: &Row<'_>) -> rusqlite::Result<JobRecord> {
+    let time = |column: &str| row.get::<_, Option<Moment>>(column).map(|moment| moment.map(|moment| moment.0));
+    let deployed = match (row.get("deployed_content_md5")?, time("deployed_at")?) {
+        (Some(content_md5), Some(at)) => Some(Deployed {
+            content_md5,
+            revision: row.get("deployed_revision")?,
+            job_id: row.get("deployed_job_id")?,
+            job_batch_id: row.get("deployed_job_batch_id")?,
+            at,
+        }),
+        _ => None,
+    };
+    Ok(JobRecord {
+        job_file: row.get("job_file")?,
+        kind: row.get("kind")?,
+        action: row.get("action")?,
+        content_md5: row.get("content_md5")?,
+        revision: row.get("revision")?,
+        job_id: row.get("job_id")?,
+        job_batch_id: row.get("job_batch_id")?,
+        state: row.get("state")?,
+        message: row.get("message")?,
+        hint: row.get("hint")?,
+        attempts: row.get("attempts")?,
+        first_seen: row.get::<_, Moment>("first_seen")?.0,
+        started: time("started")?,
+        finished: time("finished")?,
+        next_try: time("next_try")?,
+        run: row.get("run")?,
+        steps: Vec::new(),
+        deployed,
+    })
+}

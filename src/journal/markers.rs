@@ -1,0 +1,95 @@
+//! The cursor, and small facts about what was pushed to a target.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{Durability, Journal};
+use crate::error::Result;
+
+impl Journal {
+    /// The last revision whose changes were all taken up; `None` before the first run.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`](crate::error::ErrorKind::Io) when the journal cannot be read.
+    pub fn cursor(&self) -> Result<Option<String>> {
+        self.read(|transaction| {
+            transaction.query_row("select value from fact where name = 'cursor'", [], |row| row.get(0)).optional()
+        })
+    }
+
+    /// Moves the cursor to `revision`, after everything up to there was saved. Durable.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`](crate::error::ErrorKind::Io) or [`ErrorKind::Busy`](crate::error::ErrorKind::Busy)
+    /// when the journal cannot be written.
+    pub fn set_cursor(&self, revision: &str) -> Result<()> {
+        self.write(Durability::PowerLoss, |transaction| {
+            transaction.execute("insert or replace into fact (name, value) values ('cursor', ?1)", [revision])
+        })
+        .map(drop)
+    }
+
+    /// What was noted under `key` about `target`, such as the MD5 of the style that a GeoServer has.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`](crate::error::ErrorKind::Io) when the journal cannot be read.
+    pub fn marker(&self, target: &str, key: &str) -> Result<Option<String>> {
+        self.read(|transaction| {
+            transaction
+                .query_row("select value from marker where target = ?1 and key = ?2", [target, key], |row| row.get(0))
+                .optional()
+        })
+    }
+
+    /// Notes `value` under `key` about `target`, once it is true there. Survives the end of the
+    /// process; the power only with the next durable write.
+    ///
+    /// Whoever is about to change the target calls [`Journal::clear_marker`] first: a push that is
+    /// killed before it is noted would otherwise leave a marker that tells what was there before.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`](crate::error::ErrorKind::Io) or [`ErrorKind::Busy`](crate::error::ErrorKind::Busy)
+    /// when the journal cannot be written.
+    pub fn set_marker(&self, target: &str, key: &str, value: &str) -> Result<()> {
+        self.write(Durability::Kill, |transaction| {
+            transaction
+                .execute("insert or replace into marker (target, key, value) values (?1, ?2, ?3)", [target, key, value])
+        })
+        .map(drop)
+    }
+
+    /// Drops what was noted under exactly `key` about `target`. Durable when there was something.
+    ///
+    /// # Errors
+    ///
+    /// As [`Journal::set_marker`].
+    pub fn clear_marker(&self, target: &str, key: &str) -> Result<()> {
+        // Nothing noted is the usual case at a first publication: it needs no flush.
+        if self.marker(target, key)?.is_none() {
+            return Ok(());
+        }
+        self.write(Durability::PowerLoss, |transaction| {
+            transaction.execute("delete from marker where target = ?1 and key = ?2", [target, key])
+        })
+        .map(drop)
+    }
+
+    /// Drops what was noted about `target` (`None`: about every target) under keys that begin with
+    /// `key_prefix`, and returns how many facts that were. The empty prefix means all keys. Mind that
+    /// `style w:roads` begins `style w:roads_old` as well. Durable.
+    ///
+    /// # Errors
+    ///
+    /// As [`Journal::set_marker`].
+    pub fn clear_markers(&self, target: Option<&str>, key_prefix: &str) -> Result<usize> {
+        self.write(Durability::PowerLoss, |transaction| {
+            transaction.execute(
+                "delete from marker where (?1 is null or target = ?1) and substr(key, 1, length(?2)) = ?2",
+                params![target, key_prefix],
+            )
+        })
+    }
+}

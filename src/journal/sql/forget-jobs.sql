@@ -1,0 +1,10 @@
+update job set
+    state = 'forgotten',
+    content_md5 = '',
+    message = null,
+    hint = null,
+    attempts = 0,
+    started = null,
+    finished = null,
+    next_try = null
+where job_file in (select value from json_each(?1))
