@@ -182,24 +182,6 @@ pub enum Which {
     Succeeded,
 }
 
-/// Which jobs to forget.
-#[derive(Debug, Clone, Copy)]
-pub enum Forget<'a> {
-    /// These files.
-    Files(&'a [String]),
-    /// All that failed or were interrupted.
-    Failed,
-}
-
-/// What forgetting came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Forgotten {
-    /// Files that will run again.
-    pub forgotten: Vec<String>,
-    /// Files that nothing was known of.
-    pub unknown: Vec<String>,
-}
-
 impl Journal {
     /// Notes that a job is being tried, and tells what earlier attempts at the same content and
     /// action achieved. With other content or another action the job starts afresh; that is durable,
@@ -411,61 +393,6 @@ impl Journal {
         })
     }
 
-    /// Makes jobs run again: their outcomes and steps are dropped. The file stays known as
-    /// [`State::Forgotten`], since the cursor may have passed its revision, and what is deployed stays
-    /// noted. Durable. The caller should hold the run lock: a job that is just running would be
-    /// recorded again when it ends.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Io`] or [`ErrorKind::Busy`] when the journal cannot be written.
-    pub fn forget(&self, what: Forget<'_>) -> Result<Forgotten> {
-        self.write(Durability::PowerLoss, |transaction| {
-            let (forgotten, unknown) = match what {
-                Forget::Files(files) => {
-                    let mut find = transaction.prepare("select 1 from job where job_file = ?1")?;
-                    let mut known = Vec::new();
-                    let mut unknown = Vec::new();
-                    for file in files {
-                        if find.exists([file])? {
-                            known.push(file.clone());
-                        } else {
-                            unknown.push(file.clone());
-                        }
-                    }
-                    (known, unknown)
-                }
-                Forget::Failed => {
-                    let mut failed = transaction.prepare(
-                        "select job_file from job where state in ('failed', 'interrupted') order by job_file",
-                    )?;
-                    let known = failed.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-                    (known, Vec::new())
-                }
-            };
-            let list = json_list(&forgotten);
-            transaction.execute(
-                "delete from step where job in (select id from job where job_file in (select value from json_each(?1)))",
-                [&list],
-            )?;
-            transaction.execute(include_str!("sql/forget-jobs.sql"), [&list])?;
-            Ok(Forgotten { forgotten, unknown })
-        })
-    }
-
-    /// Drops all that is known of `files`, such as ones that are gone from the repository and need no
-    /// removal. Returns how many there were. Durable.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Io`] or [`ErrorKind::Busy`] when the journal cannot be written.
-    pub fn drop_jobs(&self, files: &[String]) -> Result<usize> {
-        self.write(Durability::PowerLoss, |transaction| {
-            transaction
-                .execute("delete from job where job_file in (select value from json_each(?1))", [json_list(files)])
-        })
-    }
-
     fn current_run(&self) -> Option<i64> {
         Some(self.run.load(Ordering::Relaxed)).filter(|&run| run != 0)
     }
@@ -483,7 +410,7 @@ pub(super) fn interrupt_running(transaction: &Transaction<'_>) -> rusqlite::Resu
     transaction.execute("update job set state = 'interrupted' where state = 'running'", [])
 }
 
-fn json_list(files: &[String]) -> String {
+pub(super) fn json_list(files: &[String]) -> String {
     serde_json::Value::from(files).to_string()
 }
 

@@ -28,6 +28,7 @@
 //! byte-range lock and which so works there too, given a lock service; but a lock held by a client
 //! that lost its network is only freed when the server gives the client up.
 
+mod forget;
 mod jobs;
 mod lock;
 mod markers;
@@ -47,7 +48,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 
 use crate::error::{Error, ErrorKind, Result, io_error};
 
-pub use jobs::{Begun, Deployed, Forget, Forgotten, JobOutcome, JobRecord, Known, NewJob, Selection, State, Which};
+pub use forget::{Forget, Forgotten};
+pub use jobs::{Begun, Deployed, JobOutcome, JobRecord, Known, NewJob, Selection, State, Which};
 pub use lock::{Holder, RunLock, Wait};
 pub use runs::{RunOutcome, RunRecord, RunSummary};
 pub use steps::{StepOutcome, StepRecord};
