@@ -1,0 +1,392 @@
+//! What a dump holds, read from its table of contents before anything of it runs.
+//!
+//! A dump may hold any SQL, and restoring runs it. Therefore the kinds of entries are checked against
+//! a list, and the statements themselves against the table that they may touch.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::script::{self, Statement, Token};
+use super::{Table, failure};
+use crate::error::{Error, ErrorKind, Result, io_error};
+use crate::process::Cmd;
+
+/// How long reading a table of contents may take.
+const LIST_LIMIT: Duration = Duration::from_secs(300);
+
+/// What `pg_restore -l` calls the entries that a dump of one table may hold; longer names first.
+const KINDS: [&str; 14] = [
+    "SEQUENCE OWNED BY",
+    "STATISTICS DATA",
+    "CHECK CONSTRAINT",
+    "FK CONSTRAINT",
+    "SEQUENCE SET",
+    "TABLE DATA",
+    "CONSTRAINT",
+    "STATISTICS",
+    "SEQUENCE",
+    "DEFAULT",
+    "COMMENT",
+    "INDEX",
+    "TABLE",
+    "ACL",
+];
+
+/// Kinds whose entries are named after the table.
+const OF_TABLE: [&str; 6] = ["TABLE", "TABLE DATA", "DEFAULT", "CONSTRAINT", "FK CONSTRAINT", "CHECK CONSTRAINT"];
+
+/// The format of an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Custom,
+    Tar,
+}
+
+/// A foreign key that the dump brings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignKey {
+    /// The constraint's name.
+    pub constraint: String,
+    /// Schema and name of the table that it points to.
+    pub references: (String, String),
+    /// The statement that adds it.
+    pub(super) sql: String,
+}
+
+/// A dump that holds one table and nothing that it may not hold.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    path: PathBuf,
+    format: Format,
+    list: String,
+    foreign_keys: Vec<ForeignKey>,
+    md5: Option<String>,
+}
+
+impl Archive {
+    /// Reads the table of contents of the dump at `path`, which shall be one of `table`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Archive`] when the file is no custom or tar archive of `pg_dump`, is damaged, or
+    /// holds more than the table, its data, sequences, defaults, constraints, indexes, statistics and
+    /// comments; [`ErrorKind::Process`] when `pg_restore` is missing.
+    pub async fn inspect(path: &Path, table: &Table, stop: &CancellationToken) -> Result<Self> {
+        let format = format_of(path)?;
+        let listing = pg_restore(path, format, stop, |cmd| cmd.arg("-l")).await?;
+        let refuse = |reason: String| {
+            Error::new(ErrorKind::Archive, reason)
+                .subject(path.display().to_string())
+                .hint("publish the layer again on the master, as a dump of that one table (pg_dump -t)")
+        };
+        let list = allowed_entries(&listing, table).map_err(refuse)?;
+        let chosen = list_file(&list)?;
+        let script = pg_restore(path, format, stop, |cmd| {
+            cmd.args(["--schema-only", "--no-owner", "--no-privileges", "--no-tablespaces", "-f", "-", "-L"])
+                .arg(chosen.path())
+        })
+        .await?;
+        let foreign_keys = script::statements(&script)
+            .and_then(|statements| foreign_keys(&statements, table))
+            .map_err(|reason| refuse(format!("the dump is refused: {reason}")))?;
+        let list = list.lines().filter(|line| !is_foreign_key(line, table)).map(|line| format!("{line}\n")).collect();
+        Ok(Self { path: path.to_owned(), format, list, foreign_keys, md5: None })
+    }
+
+    /// Tells which content this is. With it, a table that was loaded by an earlier run but not
+    /// published is not loaded again.
+    #[must_use]
+    pub fn with_md5(mut self, md5: impl Into<String>) -> Self {
+        self.md5 = Some(md5.into());
+        self
+    }
+
+    /// The foreign keys that the dump brings.
+    #[must_use]
+    pub fn foreign_keys(&self) -> &[ForeignKey] {
+        &self.foreign_keys
+    }
+
+    pub(super) fn md5(&self) -> Option<&str> {
+        self.md5.as_deref()
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The table of contents without the foreign keys.
+    pub(super) fn list_file(&self) -> Result<tempfile::NamedTempFile> {
+        list_file(&self.list)
+    }
+
+    /// The option that tells `pg_restore` the format.
+    pub(super) fn format_option(&self) -> &'static str {
+        self.format.option()
+    }
+}
+
+impl Format {
+    fn option(self) -> &'static str {
+        match self {
+            Self::Custom => "--format=custom",
+            Self::Tar => "--format=tar",
+        }
+    }
+}
+
+fn list_file(list: &str) -> Result<tempfile::NamedTempFile> {
+    let dir = std::env::temp_dir();
+    let failed = |source| io_error(&dir, "cannot write the list of entries to restore", source);
+    let mut file = tempfile::NamedTempFile::new().map_err(failed)?;
+    std::io::Write::write_all(&mut file, list.as_bytes()).map_err(failed)?;
+    Ok(file)
+}
+
+/// The format by the file's first bytes: custom archives begin with `PGDMP`, tar archives of `pg_dump`
+/// with the member `toc.dat`.
+fn format_of(path: &Path) -> Result<Format> {
+    let mut head = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(512).read_to_end(&mut head))
+        .map_err(|source| io_error(path, "cannot read the dump", source))?;
+    if head.starts_with(b"PGDMP") {
+        Ok(Format::Custom)
+    } else if head.starts_with(b"toc.dat\0") && head.get(257..262) == Some(b"ustar") {
+        Ok(Format::Tar)
+    } else {
+        Err(Error::new(ErrorKind::Archive, "this is no custom or tar archive of pg_dump")
+            .subject(path.display().to_string())
+            .hint("publish the layer again on the master (pg_dump -F c or -F t)"))
+    }
+}
+
+async fn pg_restore(
+    path: &Path,
+    format: Format,
+    stop: &CancellationToken,
+    arguments: impl FnOnce(Cmd) -> Cmd,
+) -> Result<String> {
+    let cmd = arguments(Cmd::new("pg_restore").arg(format.option()));
+    let finished = cmd.arg("--").arg(path).time_limit(LIST_LIMIT).stop(stop).run().await?;
+    if finished.status.success() {
+        Ok(finished.stdout_text())
+    } else {
+        let subject = path.display().to_string();
+        Err(failure::restore(&finished.stderr, "cannot read the dump's table of contents", &subject))
+    }
+}
+
+/// The part of a listing's line that tells what the entry is: `TABLE DATA ws_data roads owner`.
+///
+/// A line is `dumpId; catalogId objectId KIND schema name owner`; comments begin with `;`.
+fn entry(line: &str) -> Option<&str> {
+    let (id, rest) = line.split_once("; ")?;
+    id.parse::<u32>().ok()?;
+    rest.splitn(3, ' ').nth(2)
+}
+
+/// Kind and remainder (name and owner) of an entry in the table's schema, when the kind is allowed.
+fn allowed<'a>(entry: &'a str, table: &Table) -> Option<(&'static str, &'a str)> {
+    let schema = printed(table.data_schema.as_str());
+    let name = printed(table.name.as_str());
+    KINDS.into_iter().find_map(|kind| {
+        let rest = entry.strip_prefix(kind)?.strip_prefix(' ')?.strip_prefix(schema.as_str())?.strip_prefix(' ')?;
+        if OF_TABLE.contains(&kind) && !rest.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with(' ')) {
+            return None;
+        }
+        Some((kind, rest))
+    })
+}
+
+/// A name as the listing prints it: line ends become blanks.
+fn printed(name: &str) -> String {
+    name.replace(['\n', '\r'], " ")
+}
+
+fn is_foreign_key(line: &str, table: &Table) -> bool {
+    entry(line).and_then(|entry| allowed(entry, table)).is_some_and(|(kind, _)| kind == "FK CONSTRAINT")
+}
+
+/// The lines of the listing that are restored, or the reason for refusal.
+fn allowed_entries(listing: &str, table: &Table) -> std::result::Result<String, String> {
+    let mut list = String::new();
+    let mut tables = 0_u32;
+    for line in listing.lines().filter(|line| !line.starts_with(';') && !line.trim().is_empty()) {
+        let entry = entry(line).ok_or_else(|| format!("cannot understand the entry `{line}`"))?;
+        let Some((kind, _)) = allowed(entry, table) else {
+            return Err(format!(
+                "the dump holds more than table {}.{}, its data, sequences, defaults, constraints, indexes and comments: `{entry}`",
+                table.data_schema, table.name
+            ));
+        };
+        tables += u32::from(kind == "TABLE");
+        // Privileges are the slave's own affair, and statistics are collected after loading.
+        if kind != "ACL" && kind != "STATISTICS DATA" {
+            list.push_str(line);
+            list.push('\n');
+        }
+    }
+    if tables == 1 { Ok(list) } else { Err(format!("the dump does not hold table {}.{}", table.data_schema, table.name)) }
+}
+
+/// Checks each statement and picks the foreign keys.
+fn foreign_keys(statements: &[Statement], table: &Table) -> std::result::Result<Vec<ForeignKey>, String> {
+    let own = (table.data_schema.as_str(), table.name.as_str());
+    let mut keys = Vec::new();
+    let mut created = 0_u32;
+    let mut sequences: Vec<(&str, &str)> = Vec::new();
+    for statement in statements {
+        let refused = || format!("it may not hold `{}`", statement.beginning());
+        let in_schema = |index| statement.qualified(index).filter(|(schema, _)| *schema == own.0);
+        let ok = if statement.begins(&["create", "table"]) {
+            created += 1;
+            statement.qualified(2) == Some(own)
+                && statement.find("inherits", 0).is_none()
+                && statement.find("partition", 0).is_none()
+        } else if statement.begins(&["alter", "table"]) {
+            let at = if statement.begins(&["alter", "table", "only"]) { 3 } else { 2 };
+            if let Some(key) = foreign_key(statement, at) {
+                keys.push(key);
+            }
+            statement.qualified(at) == Some(own)
+        } else if statement.begins(&["create", "sequence"]) {
+            sequences.extend(statement.qualified(2));
+            in_schema(2).is_some()
+        } else if statement.begins(&["alter", "sequence"]) {
+            let owner = statement.find("owned", 5).map(|owned| owned + 2);
+            if let Some(name) = statement.qualified(2) {
+                sequences.retain(|other| *other != name);
+            }
+            in_schema(2).is_some() && owner.is_some_and(|owner| statement.qualified(owner) == Some(own))
+        } else if statement.begins(&["create", "index"]) || statement.begins(&["create", "unique", "index"]) {
+            statement.find("on", 0).is_some_and(|on| {
+                let only = statement.tokens.get(on + 1).is_some_and(|token| token.is("only"));
+                statement.qualified(on + 1 + usize::from(only)) == Some(own)
+            })
+        } else if statement.begins(&["create", "statistics"]) {
+            statement.find("from", 0).is_some_and(|from| statement.qualified(from + 1) == Some(own))
+        } else if statement.begins(&["select", "pg_catalog"]) {
+            statement.name(3) == Some("set_config") && statement.tokens.get(5) == Some(&Token::Text("search_path".into()))
+        } else if statement.begins(&["set"]) {
+            statement.name(1) != Some("standard_conforming_strings") || statement.tokens.last().is_some_and(|t| t.is("on"))
+        } else {
+            let comment = |kind| statement.begins(&["comment", "on", kind]);
+            statement.begins(&["alter", "index"])
+                || statement.begins(&["alter", "statistics"])
+                || ["table", "column", "index", "sequence", "constraint", "statistics"].into_iter().any(comment)
+        };
+        if !ok {
+            return Err(refused());
+        }
+    }
+    if let Some((_, name)) = sequences.first() {
+        return Err(format!("sequence {name} belongs to no column of the table, so it would outlive it"));
+    }
+    if created == 1 { Ok(keys) } else { Err(format!("it does not create table {}.{}", own.0, own.1)) }
+}
+
+/// `ALTER TABLE [ONLY] t ADD CONSTRAINT name FOREIGN KEY (…) REFERENCES schema.table(…) …`
+fn foreign_key(statement: &Statement, table_at: usize) -> Option<ForeignKey> {
+    let add = table_at + 3;
+    if !(statement.tokens.get(add)?.is("add") && statement.tokens.get(add + 1)?.is("constraint")) {
+        return None;
+    }
+    statement.tokens.get(add + 3).filter(|token| token.is("foreign"))?;
+    let (schema, name) = statement.qualified(statement.find("references", add)? + 1)?;
+    Some(ForeignKey {
+        constraint: statement.name(add + 2)?.to_owned(),
+        references: (schema.to_owned(), name.to_owned()),
+        sql: statement.text.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::PgIdent;
+
+    fn table(name: &str) -> Table {
+        let ident = |name: &str| PgIdent::new("name", name).unwrap();
+        Table {
+            schema: ident("ws"),
+            data_schema: ident("ws_data"),
+            outdated_schema: ident("ws_outdated"),
+            name: ident(name),
+        }
+    }
+
+    const LISTING: &str = "\
+;
+; Archive created at 2026-01-01 00:00:00 UTC
+;     Format: CUSTOM
+;
+215; 1259 16390 TABLE ws_data roads postgres
+216; 1259 16395 SEQUENCE ws_data roads_id_seq postgres
+4242; 0 0 SEQUENCE OWNED BY ws_data roads_id_seq postgres
+4100; 2604 16396 DEFAULT ws_data roads id postgres
+4235; 0 16390 TABLE DATA ws_data roads postgres
+4243; 0 0 ACL ws_data TABLE roads postgres
+4110; 2606 16399 FK CONSTRAINT ws_data roads roads_town_fkey postgres
+";
+
+    #[test]
+    fn entries_of_one_table_pass_and_privileges_fall_away() {
+        let list = allowed_entries(LISTING, &table("roads")).unwrap();
+        assert_eq!(list.lines().count(), 6);
+        assert!(!list.contains("ACL"));
+        assert_eq!(list.lines().filter(|line| is_foreign_key(line, &table("roads"))).count(), 1);
+    }
+
+    #[test]
+    fn anything_else_is_refused_by_name() {
+        for (entry, table_name) in [
+            ("9; 1255 1 FUNCTION ws_data evil() postgres", "roads"),
+            ("9; 2620 1 TRIGGER ws_data roads evil postgres", "roads"),
+            ("9; 0 0 DEFAULT ACL ws_data DEFAULT PRIVILEGES FOR TABLES postgres", "roads"),
+            ("9; 1259 1 TABLE ws_data rivers postgres", "roads"),
+            ("9; 1259 1 TABLE other roads postgres", "roads"),
+            ("9; 0 0 COMMENT - EXTENSION postgis ", "roads"),
+        ] {
+            let error = allowed_entries(&format!("{LISTING}{entry}\n"), &table(table_name)).unwrap_err();
+            assert!(error.contains(entry.splitn(4, ' ').nth(3).unwrap()), "{error}");
+        }
+        assert!(allowed_entries(LISTING, &table("road")).is_err());
+        assert!(allowed_entries("; nothing\n", &table("roads")).unwrap_err().contains("does not hold"));
+    }
+
+    #[test]
+    fn statements_that_touch_something_else_are_refused() {
+        let check = |more: &str| {
+            let script = format!("SET lock_timeout = 0;CREATE TABLE ws_data.roads (id integer);{more};");
+            foreign_keys(&script::statements(&script).unwrap(), &table("roads"))
+        };
+        for bad in [
+            "DROP TABLE ws_data.rivers",
+            "ALTER TABLE ws_data.rivers ADD COLUMN x integer",
+            "ALTER TABLE ONLY other.roads ADD COLUMN x integer",
+            "CREATE INDEX x ON ws_data.rivers USING btree (id)",
+            "CREATE SEQUENCE ws_data.lonely",
+            "CREATE SEQUENCE other.seq",
+            "SELECT pg_catalog.pg_read_file('/etc/passwd')",
+            "CREATE TABLE ws_data.rivers (id integer)",
+            "COPY ws_data.roads FROM PROGRAM 'sh'",
+            "SET standard_conforming_strings = off",
+            "CREATE FUNCTION ws_data.f() RETURNS integer LANGUAGE sql AS $$ select 1; $$",
+        ] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
+        let keys = check(
+            "CREATE SEQUENCE ws_data.s START WITH 1;ALTER SEQUENCE ws_data.s OWNED BY ws_data.roads.id;\
+             ALTER TABLE ONLY ws_data.roads ADD CONSTRAINT \"To town\" FOREIGN KEY (id) REFERENCES ws_data.\"Towns\"(id) ON DELETE CASCADE",
+        )
+        .unwrap();
+        assert_eq!(keys.len(), 1);
+        assert_eq!(keys[0].constraint, "To town");
+        assert_eq!(keys[0].references, ("ws_data".to_owned(), "Towns".to_owned()));
+    }
+}

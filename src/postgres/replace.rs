@@ -1,0 +1,234 @@
+//! The three moves that replace a table while it is being read.
+
+use std::collections::HashSet;
+
+use deadpool_postgres::Transaction;
+
+use super::bookkeeping::{self, State};
+use super::connect::{Attempts, Database};
+use super::foreign_keys;
+use super::restore::Restored;
+use super::views::{self, Replacement};
+use super::{Archive, Table, failure};
+use crate::error::{Error, ErrorKind, Result};
+
+/// A short transaction asks for a lock this long. Readers that come meanwhile queue behind it, so it
+/// gives up soon and tries again.
+const LOCK_SQL: &str = "set local lock_timeout = '500ms'; set local search_path = ''";
+
+/// What a swap has changed for readers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Swapped {
+    /// The view's columns differ in name, type or order from before.
+    pub columns_changed: bool,
+    /// There was no view before.
+    pub first_time: bool,
+}
+
+impl Database {
+    /// Moves 1 and 2: puts the published table aside, where readers go on with it, and loads `archive`
+    /// beside it, without foreign keys. `progress` gets the rows loaded so far, about once a second.
+    ///
+    /// Whatever an earlier run left behind is taken up: the same content that is loaded already
+    /// ([`Archive::with_md5`]) is not loaded again, anything half made goes.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Busy`] when readers or another run did not let the table go in time,
+    /// [`ErrorKind::Archive`] when the dump is damaged, [`ErrorKind::Database`] when other objects
+    /// stand in the way. The old table stays published.
+    pub async fn load(&self, table: &Table, archive: &Archive, progress: impl Fn(u64) + Send + Sync) -> Result<()> {
+        self.ensure_bookkeeping().await?;
+        self.hold(table).await?;
+        let loaded = self.load_held(table, archive, &progress).await;
+        if loaded.is_err() {
+            self.release(table).await;
+        }
+        loaded
+    }
+
+    async fn load_held(&self, table: &Table, archive: &Archive, progress: &(impl Fn(u64) + Send + Sync)) -> Result<()> {
+        let mut clashes = 0_u32;
+        loop {
+            if self.move_aside(table, archive.md5()).await? == Aside::Loaded {
+                return Ok(());
+            }
+            match self.restore(table, archive, progress).await? {
+                Restored::Done => break,
+                // A killed run's restore was committed after the first move had looked.
+                Restored::Clash(_) if clashes == 0 => clashes += 1,
+                Restored::Clash(error) => return Err(error),
+            }
+        }
+        self.check_restored(table).await?;
+        // Without statistics the first readers get bad plans and GeoServer an empty estimated extent.
+        let analyze = format!("analyze {}", table.data_sql());
+        self.run_long(&analyze, "cannot collect statistics of the loaded table", &table.label()).await?;
+        self.record_loaded(table, archive.md5()).await
+    }
+
+    /// Move 1.
+    async fn move_aside(&self, table: &Table, md5: Option<&str>) -> Result<Aside> {
+        let mut attempts = Attempts::new(self);
+        loop {
+            match self.try_move_aside(table, md5).await {
+                Err(error) if attempts.may_retry(&error) => attempts.pause().await?,
+                other => return other,
+            }
+        }
+    }
+
+    async fn try_move_aside(&self, table: &Table, md5: Option<&str>) -> Result<Aside> {
+        let label = table.label();
+        let failed = failure::doing("cannot put the old table aside", &label);
+        let mut client = self.client().await?;
+        let tx = client.transaction().await.map_err(failed)?;
+        tx.batch_execute(LOCK_SQL).await.map_err(failed)?;
+        let state = State::read(&tx, table).await?;
+        state.check_kinds(table)?;
+        if state.is_loaded(md5) {
+            return Ok(Aside::Loaded);
+        }
+        let Some(data) = state.data else { return Ok(Aside::Load) };
+        match state.outdated {
+            // The view reads the older one: what lies in the data schema was never published.
+            Some(outdated) if !state.view_reads_data => {
+                foreign_keys::point_back(&tx, table, data.oid, outdated.oid).await?;
+                tx.batch_execute(&format!("drop table {}", table.data_sql())).await.map_err(failed)?;
+            }
+            other => {
+                if let Some(outdated) = other {
+                    foreign_keys::point_forward(&tx, table, outdated.oid, data.oid).await?;
+                    tx.batch_execute(&format!("drop table {}", table.outdated_sql())).await.map_err(failed)?;
+                }
+                // Also a table that nobody reads (a first publication was interrupted) is only put
+                // aside: it may be the only copy, and foreign keys may point to it already.
+                let schema = table.outdated_schema.quoted();
+                tx.batch_execute(&format!("alter table {} set schema {schema}", table.data_sql()))
+                    .await
+                    .map_err(failed)?;
+                bookkeeping::record_aside(&tx, table, data.oid).await?;
+            }
+        }
+        tx.commit().await.map_err(failed)?;
+        Ok(Aside::Load)
+    }
+
+    /// Adds the foreign keys that the dump brings to the loaded table, but for those that point to a
+    /// table (schema, name) in `leave_out`. The tables that they point to must be there.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Dependency`] when a table that is pointed to is missing, [`ErrorKind::Database`]
+    /// when the data violate a foreign key; both name the constraint and the two tables.
+    pub async fn add_foreign_keys(&self, table: &Table, archive: &Archive, leave_out: &[(String, String)]) -> Result<()> {
+        let leave_out: HashSet<_> = leave_out.iter().collect();
+        for key in archive.foreign_keys().iter().filter(|key| !leave_out.contains(&key.references)) {
+            let mut attempts = Attempts::new(self);
+            while let Err(error) = self.add_foreign_key(table, key).await {
+                if !attempts.may_retry(&error) {
+                    return Err(error);
+                }
+                attempts.pause().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Move 3: the loaded table becomes what the view reads and what foreign keys of other tables
+    /// point to, and the old one goes, in one short transaction. `md5` is recorded as published.
+    ///
+    /// Foreign keys are validated before the transaction, while everybody reads on; only those of a
+    /// table that is itself being replaced are not, because its rows are about to go.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Busy`] when readers did not let the old table go in time, [`ErrorKind::Database`]
+    /// when a foreign key would be violated or an object that depends on the view cannot be kept; the
+    /// object is named. The old table stays published, the loaded one stays loaded.
+    pub async fn swap(&self, table: &Table, md5: Option<&str>) -> Result<Swapped> {
+        self.ensure_bookkeeping().await?;
+        self.hold(table).await?;
+        let mut attempts = Attempts::new(self);
+        let swapped = loop {
+            match self.try_swap(table, md5).await {
+                Err(error) if attempts.may_retry(&error) => {
+                    if let Err(stopped) = attempts.pause().await {
+                        break Err(stopped);
+                    }
+                }
+                other => break other,
+            }
+        };
+        self.release(table).await;
+        swapped
+    }
+
+    async fn try_swap(&self, table: &Table, md5: Option<&str>) -> Result<Swapped> {
+        self.prepare_foreign_keys(table).await?;
+        let label = table.label();
+        let failed = failure::doing("cannot publish the loaded table", &label);
+        let mut client = self.client().await?;
+        let tx = client.transaction().await.map_err(failed)?;
+        tx.batch_execute(LOCK_SQL).await.map_err(failed)?;
+        let before = State::read(&tx, table).await?;
+        before.check_kinds(table)?;
+        if before.view.is_some() {
+            // Locks view and old table in the order in which readers take them.
+            let lock = format!("lock table {} in access exclusive mode", table.view_sql());
+            tx.batch_execute(&lock).await.map_err(failed)?;
+        }
+        let Some(data) = before.data else {
+            return Err(Error::new(ErrorKind::Database, "there is no loaded table to publish")
+                .subject(table.data_sql())
+                .hint("somebody has dropped it since it was loaded; run again"));
+        };
+        if let Some(old) = before.outdated {
+            foreign_keys::switch(&tx, table, old.oid, data.oid).await?;
+        }
+        let replacement = Replacement {
+            view: before.view.map(|view| view.oid),
+            old: before.outdated.map(|old| old.oid),
+            new: data.oid,
+        };
+        let columns_changed = views::replace(&tx, table, &replacement).await?;
+        if before.outdated.is_some() {
+            drop_old(&tx, table).await?;
+        }
+        bookkeeping::record_published(&tx, table, data.oid, md5).await?;
+        tx.commit().await.map_err(failed)?;
+        Ok(Swapped { columns_changed, first_time: before.view.is_none() })
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Aside {
+    /// The place is free.
+    Load,
+    /// The wanted content is loaded already.
+    Loaded,
+}
+
+async fn drop_old(tx: &Transaction<'_>, table: &Table) -> Result<()> {
+    tx.batch_execute(&format!("drop table {}", table.outdated_sql()))
+        .await
+        .map_err(failure::doing("cannot drop the replaced table", &table.label()))
+}
+
+impl State {
+    /// Refuses to touch anything that is not of the kind that the slave makes.
+    pub(super) fn check_kinds(&self, table: &Table) -> Result<()> {
+        for (relation, kind, word, name) in [
+            (self.view, 'v', "view", table.view_sql()),
+            (self.data, 'r', "table", table.data_sql()),
+            (self.outdated, 'r', "table", table.outdated_sql()),
+        ] {
+            if relation.is_some_and(|relation| relation.kind != kind) {
+                return Err(Error::new(ErrorKind::Database, format!("there is something else than a {word} of that name"))
+                    .subject(name)
+                    .hint("rename or drop it by hand: the slave does not drop what it did not make"));
+            }
+        }
+        Ok(())
+    }
+}

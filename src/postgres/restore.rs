@@ -1,0 +1,101 @@
+//! Move 2: `pg_restore` loads the table, all or nothing.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+
+use super::connect::Database;
+use super::{Archive, Table, failure};
+use crate::error::{Error, ErrorKind, Result};
+use crate::process::Cmd;
+
+/// How long one restore may take.
+const RESTORE_LIMIT: Duration = Duration::from_secs(12 * 3600);
+
+/// How often the progress of a restore is asked for.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// From this server version on a session ends its work when its client has died.
+const CHECKS_CONNECTION: u32 = 140_000;
+
+/// Tells the restores of one process apart in `pg_stat_activity`.
+static RESTORES: AtomicU64 = AtomicU64::new(0);
+
+/// How a restore ended.
+pub(super) enum Restored {
+    /// The table is there.
+    Done,
+    /// Something of the same name came into being meanwhile: a killed run's session finished late.
+    Clash(Error),
+}
+
+impl Database {
+    /// Restores `archive` without its foreign keys in one transaction; `progress` gets the rows loaded
+    /// so far, about once a second.
+    pub(super) async fn restore(
+        &self,
+        table: &Table,
+        archive: &Archive,
+        progress: &(impl Fn(u64) + Send + Sync),
+    ) -> Result<Restored> {
+        let checks_connection = self.preflight().await?.server_num >= CHECKS_CONNECTION;
+        let list = archive.list_file()?;
+        let name = format!("borg-slave restore {}-{}", std::process::id(), RESTORES.fetch_add(1, Ordering::Relaxed));
+        // The swap commits synchronously, and with it everything before it in the log; the restore's
+        // own commit need not wait for the disk.
+        let mut options = "-c synchronous_commit=off".to_owned();
+        if checks_connection {
+            options.push_str(" -c client_connection_check_interval=1000");
+        }
+        let mut cmd = Cmd::new("pg_restore")
+            .args(["--no-owner", "--no-privileges", "--no-tablespaces", "--single-transaction", "--exit-on-error"])
+            .args(["--no-password", archive.format_option()])
+            .arg("-L")
+            .arg(list.path())
+            .arg("-d")
+            .arg(self.shared.options.conninfo(&name, &options))
+            .arg("--")
+            .arg(archive.path())
+            .time_limit(RESTORE_LIMIT)
+            .stop(&self.shared.stop);
+        if let Some(password) = &self.shared.options.password {
+            cmd = cmd.env("PGPASSWORD", password.expose_secret());
+        }
+        let run = cmd.run();
+        tokio::pin!(run);
+        let finished = loop {
+            tokio::select! {
+                finished = &mut run => break finished?,
+                rows = self.rows_loaded(&name), if checks_connection => {
+                    if let Some(rows) = rows {
+                        progress(rows);
+                    }
+                }
+            }
+        };
+        if finished.status.success() {
+            return Ok(Restored::Done);
+        }
+        let subject = format!("{} into {}", archive.path().display(), table.label());
+        let error = failure::restore(&finished.stderr, "cannot load the dump", &subject);
+        if failure::is_clash(&finished.stderr) { Ok(Restored::Clash(error)) } else { Err(error) }
+    }
+
+    /// The rows that the restore called `name` has loaded, after a moment; nothing when that is not known.
+    async fn rows_loaded(&self, name: &str) -> Option<u64> {
+        tokio::time::sleep(PROGRESS_INTERVAL).await;
+        let client = self.client().await.ok()?;
+        let row = client.query_opt(include_str!("sql/copy_progress.sql"), &[&name]).await.ok()??;
+        u64::try_from(row.get::<_, i64>(0)).ok()
+    }
+
+    /// Fails when the restore did not bring the table.
+    pub(super) async fn check_restored(&self, table: &Table) -> Result<()> {
+        let found = self.columns(&table.data_schema, &table.name).await?;
+        if found.is_some() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Archive, "the dump was restored, but the table is not there").subject(table.data_sql()))
+    }
+}

@@ -1,0 +1,157 @@
+//! The view that readers use, and the views that others have built on it or on the table below.
+//!
+//! When the new columns begin with the old ones the view is replaced in place and nothing above it is
+//! touched. Otherwise it is dropped and made again, and so is every view above it, each with its
+//! owner, options, grants, comments, defaults, rules and triggers. Nothing is ever dropped by CASCADE:
+//! what cannot be made again (a materialized view, a function on the row type) stops the transaction.
+
+use std::collections::HashSet;
+
+use deadpool_postgres::Transaction;
+
+use super::{Table, failure};
+use crate::error::{Error, ErrorKind, Result};
+use crate::name::quote_ident;
+
+/// The relations of one swap, by object id.
+pub(super) struct Replacement {
+    pub(super) view: Option<u32>,
+    pub(super) old: Option<u32>,
+    pub(super) new: u32,
+}
+
+/// A view with all that hangs on it, as the statements that make it again.
+struct Captured {
+    /// Schema and name, quoted for SQL.
+    name: String,
+    create: String,
+    /// The schema in which `create` finds the table that it reads, when that is the replaced one.
+    reads_table: bool,
+    /// Statement, and the column without which it makes no sense.
+    dress: Vec<(String, Option<String>)>,
+}
+
+/// Makes the view read the new table. Tells whether its columns changed.
+pub(super) async fn replace(tx: &Transaction<'_>, table: &Table, swap: &Replacement) -> Result<bool> {
+    let label = table.label();
+    let failed = failure::doing("cannot replace the view", &label);
+    let body = format!("{} as select * from {}", table.view_sql(), table.data_sql());
+    let new = columns(tx, swap.new, &label).await?;
+    let old = match swap.view {
+        Some(view) => columns(tx, view, &label).await?,
+        None => Vec::new(),
+    };
+    // An empty list of columns cannot be extended in place.
+    let in_place = swap.view.is_some() && new.starts_with(&old) && !old.is_empty();
+    let roots: Vec<u32> = match swap.view {
+        Some(view) if !in_place => swap.old.into_iter().chain([view]).collect(),
+        _ => swap.old.into_iter().collect(),
+    };
+    let above = capture_above(tx, table, &roots, swap).await?;
+    let own = match swap.view {
+        Some(view) if !in_place => Some(capture(tx, table, view, false).await?),
+        _ => None,
+    };
+    for view in above.iter().rev() {
+        tx.batch_execute(&format!("drop view {}", view.name))
+            .await
+            .map_err(failure::doing("cannot replace a view that depends on the layer", &view.name))?;
+    }
+    if let Some(own) = own {
+        tx.batch_execute(&format!("drop view {}", table.view_sql())).await.map_err(failed)?;
+        tx.batch_execute(&format!("create view {body}")).await.map_err(failed)?;
+        let names: HashSet<&str> = new.iter().map(|column| column.name.as_str()).collect();
+        let fits = |column: &Option<String>| column.as_deref().is_none_or(|name| names.contains(name));
+        let dress = own.dress.into_iter().filter(|(_, column)| fits(column)).collect();
+        dress_up(tx, &Captured { dress, ..own }).await?;
+    } else {
+        let verb = if in_place { "create or replace view" } else { "create view" };
+        tx.batch_execute(&format!("{verb} {body}")).await.map_err(failed)?;
+    }
+    for view in &above {
+        make_again(tx, table, view).await?;
+    }
+    Ok(swap.view.is_some() && new != old)
+}
+
+/// What has to be equal for a view's column to be replaced in place.
+#[derive(PartialEq, Eq)]
+struct ColumnShape {
+    name: String,
+    type_name: String,
+    collation: u32,
+}
+
+async fn columns(tx: &Transaction<'_>, oid: u32, label: &str) -> Result<Vec<ColumnShape>> {
+    let rows = tx
+        .query(include_str!("sql/column_shapes.sql"), &[&oid])
+        .await
+        .map_err(failure::doing("cannot read the columns", label))?;
+    let shape = |row: &tokio_postgres::Row| ColumnShape { name: row.get(0), type_name: row.get(1), collation: row.get(2) };
+    Ok(rows.iter().map(shape).collect())
+}
+
+/// The views above `roots`, each after those that it depends on.
+async fn capture_above(tx: &Transaction<'_>, table: &Table, roots: &[u32], swap: &Replacement) -> Result<Vec<Captured>> {
+    let what = "cannot read the views that depend on the layer";
+    let rows = tx
+        .query(include_str!("sql/views_above.sql"), &[&roots, &swap.view, &swap.old])
+        .await
+        .map_err(failure::doing(what, &table.label()))?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in rows {
+        found.push(capture(tx, table, row.get(0), row.get(1)).await?);
+    }
+    Ok(found)
+}
+
+async fn capture(tx: &Transaction<'_>, table: &Table, view: u32, reads_table: bool) -> Result<Captured> {
+    let label = table.label();
+    let failed = failure::doing("cannot read the definition of a view that depends on the layer", &label);
+    // The definition names the table without its schema when the search path finds it. That way the
+    // definition fits the successor, which has the same name in another schema.
+    if reads_table {
+        let path = quote_ident(table.outdated_schema.as_str());
+        tx.batch_execute(&format!("set local search_path = {path}")).await.map_err(failed)?;
+    }
+    let row = tx.query_one(include_str!("sql/view_definition.sql"), &[&view]).await.map_err(failed)?;
+    tx.batch_execute("set local search_path = ''").await.map_err(failed)?;
+    let dress = tx.query(include_str!("sql/view_dress.sql"), &[&view]).await.map_err(failed)?;
+    Ok(Captured {
+        name: row.get(0),
+        create: row.get(1),
+        reads_table,
+        dress: dress.iter().map(|row| (row.get(0), row.get(1))).collect(),
+    })
+}
+
+async fn make_again(tx: &Transaction<'_>, table: &Table, view: &Captured) -> Result<()> {
+    let path = if view.reads_table { quote_ident(table.data_schema.as_str()) } else { "''".to_owned() };
+    let sql = format!("set local search_path = {path};{};set local search_path = ''", view.create.trim_end_matches(';'));
+    tx.batch_execute(&sql).await.map_err(|error| {
+        let error = failure::statement(error, "the view depends on the layer and does not fit its new columns", &view.name);
+        if error.kind() == ErrorKind::Database {
+            Error::new(error.kind(), error.message())
+                .subject(&view.name)
+                .source(error)
+                .hint("change or drop that view by hand, then run again; until then the old table stays published")
+        } else {
+            error
+        }
+    })?;
+    dress_up(tx, view).await
+}
+
+/// Gives a view that was made again what hung on it. Default privileges of the schema have granted it
+/// to somebody meanwhile; only what was granted before shall be.
+async fn dress_up(tx: &Transaction<'_>, view: &Captured) -> Result<()> {
+    let failed = failure::doing("cannot give a view back what belonged to it", &view.name);
+    let surplus = tx.query(include_str!("sql/view_surplus_grants.sql"), &[&view.name]).await.map_err(failed)?;
+    for row in surplus {
+        tx.batch_execute(row.get(0)).await.map_err(failed)?;
+    }
+    for (statement, _) in &view.dress {
+        tx.batch_execute(statement).await.map_err(failed)?;
+    }
+    Ok(())
+}
