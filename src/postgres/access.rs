@@ -141,12 +141,7 @@ impl Database {
 }
 
 /// Runs the statements with which `question` answers, and counts them.
-async fn ask(
-    tx: &Transaction<'_>,
-    question: &str,
-    params: &[&(dyn ToSql + Sync)],
-    subject: &str,
-) -> Result<usize> {
+async fn ask(tx: &Transaction<'_>, question: &str, params: &[&(dyn ToSql + Sync)], subject: &str) -> Result<usize> {
     let answers = tx.query(question, params).await.map_err(failure::doing(WHAT, subject))?;
     for row in &answers {
         let statement: &str = row.get(0);
@@ -158,9 +153,9 @@ async fn ask(
 /// Roles belong to the whole server, the setup lock only to one database: a slave of another database
 /// may have made the same role at the same moment. The second look finds it.
 fn concurrent(error: tokio_postgres::Error, subject: &str) -> Error {
-    let raced = error.as_db_error().is_some_and(|db| {
-        matches!(db.code().code(), "42710" | "23505") || db.message().contains("tuple concurrently")
-    });
+    let raced = error
+        .as_db_error()
+        .is_some_and(|db| matches!(db.code().code(), "42710" | "23505") || db.message().contains("tuple concurrently"));
     if raced {
         Error::new(ErrorKind::Busy, "another session changes the same role").subject(subject).source(error)
     } else {

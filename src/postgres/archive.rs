@@ -231,7 +231,11 @@ fn allowed_entries(listing: &str, table: &Table) -> std::result::Result<String, 
             list.push('\n');
         }
     }
-    if tables == 1 { Ok(list) } else { Err(format!("the dump does not hold table {}.{}", table.data_schema, table.name)) }
+    if tables == 1 {
+        Ok(list)
+    } else {
+        Err(format!("the dump does not hold table {}.{}", table.data_schema, table.name))
+    }
 }
 
 /// Checks each statement and picks the foreign keys.
@@ -271,9 +275,11 @@ fn foreign_keys(statements: &[Statement], table: &Table) -> std::result::Result<
         } else if statement.begins(&["create", "statistics"]) {
             statement.find("from", 0).is_some_and(|from| statement.qualified(from + 1) == Some(own))
         } else if statement.begins(&["select", "pg_catalog"]) {
-            statement.name(3) == Some("set_config") && statement.tokens.get(5) == Some(&Token::Text("search_path".into()))
+            statement.name(3) == Some("set_config")
+                && statement.tokens.get(5) == Some(&Token::Text("search_path".into()))
         } else if statement.begins(&["set"]) {
-            statement.name(1) != Some("standard_conforming_strings") || statement.tokens.last().is_some_and(|t| t.is("on"))
+            statement.name(1) != Some("standard_conforming_strings")
+                || statement.tokens.last().is_some_and(|t| t.is("on"))
         } else {
             let comment = |kind| statement.begins(&["comment", "on", kind]);
             statement.begins(&["alter", "index"])

@@ -120,12 +120,9 @@ impl Database {
 
 /// Records that readers see `oid` now.
 pub(super) async fn record_published(tx: &Transaction<'_>, table: &Table, oid: u32, md5: Option<&str>) -> Result<()> {
-    tx.execute(
-        include_str!("sql/record_published.sql"),
-        &[&table.schema.as_str(), &table.name.as_str(), &oid, &md5],
-    )
-    .await
-    .map_err(failure::doing(WHAT, &table.label()))?;
+    tx.execute(include_str!("sql/record_published.sql"), &[&table.schema.as_str(), &table.name.as_str(), &oid, &md5])
+        .await
+        .map_err(failure::doing(WHAT, &table.label()))?;
     Ok(())
 }
 

@@ -11,10 +11,12 @@ const UNREACHABLE_HINT: &str = "check that PostgreSQL runs and listens there, an
      GEOSERVER_PGSQL_PORT and GEOSERVER_PGSQL_DATABASE";
 
 /// Advice for a full disk.
-const DISK_FULL_HINT: &str = "free space on the database server (df -h there), then run again: the old table is still published";
+const DISK_FULL_HINT: &str =
+    "free space on the database server (df -h there), then run again: the old table is still published";
 
 /// Advice for missing rights.
-const RIGHTS_HINT: &str = "give the role in GEOSERVER_PGSQL_USERNAME the missing right, or make it the owner of the object";
+const RIGHTS_HINT: &str =
+    "give the role in GEOSERVER_PGSQL_USERNAME the missing right, or make it the owner of the object";
 
 /// A connection that could not be had from the pool.
 pub(super) fn pool(error: PoolError, options: &ConnectOptions) -> Error {
@@ -94,31 +96,45 @@ fn server_side(db: &DbError, what: &str) -> Error {
 fn classify(code: &SqlState) -> (ErrorKind, Option<&'static str>) {
     let text = code.code();
     match text {
-        "3D000" => (
-            ErrorKind::Settings,
-            Some("create the database (createdb) or correct GEOSERVER_PGSQL_DATABASE"),
-        ),
+        "3D000" => (ErrorKind::Settings, Some("create the database (createdb) or correct GEOSERVER_PGSQL_DATABASE")),
         "53100" => (ErrorKind::Database, Some(DISK_FULL_HINT)),
-        "53200" => (ErrorKind::Database, Some("the database server is out of memory: lower work_mem, maintenance_work_mem or the number of parallel restores")),
-        "53300" => (ErrorKind::Busy, Some("raise max_connections on the database server or lower the number of connections here")),
+        "53200" => (
+            ErrorKind::Database,
+            Some(
+                "the database server is out of memory: lower work_mem, maintenance_work_mem or the number of parallel restores",
+            ),
+        ),
+        "53300" => (
+            ErrorKind::Busy,
+            Some("raise max_connections on the database server or lower the number of connections here"),
+        ),
         "55P03" | "40P01" | "40001" => (
             ErrorKind::Busy,
-            Some("another session holds the table; pg_stat_activity shows which (wait_event_type = 'Lock', pg_blocking_pids)"),
+            Some(
+                "another session holds the table; pg_stat_activity shows which (wait_event_type = 'Lock', pg_blocking_pids)",
+            ),
         ),
         "55006" => (ErrorKind::Busy, None),
-        "57P01" | "57P02" | "57P03" => (ErrorKind::Unreachable, Some("the database server is starting or stopping; wait until it is up")),
+        "57P01" | "57P02" | "57P03" => {
+            (ErrorKind::Unreachable, Some("the database server is starting or stopping; wait until it is up"))
+        }
         "42501" => (ErrorKind::Denied, Some(RIGHTS_HINT)),
         "2BP01" => (
             ErrorKind::Database,
-            Some("drop or change the named objects by hand, then run again: nothing that the slave did not make is dropped"),
+            Some(
+                "drop or change the named objects by hand, then run again: nothing that the slave did not make is dropped",
+            ),
         ),
         "23503" => (
             ErrorKind::Database,
-            Some("the data of the two tables do not fit together; publish the other table again as well, then run again"),
+            Some(
+                "the data of the two tables do not fit together; publish the other table again as well, then run again",
+            ),
         ),
-        _ if text.starts_with("28") => {
-            (ErrorKind::Denied, Some("check GEOSERVER_PGSQL_USERNAME, GEOSERVER_PGSQL_PASSWORD and the server's pg_hba.conf"))
-        }
+        _ if text.starts_with("28") => (
+            ErrorKind::Denied,
+            Some("check GEOSERVER_PGSQL_USERNAME, GEOSERVER_PGSQL_PASSWORD and the server's pg_hba.conf"),
+        ),
         _ if text.starts_with("08") => (ErrorKind::Unreachable, Some(UNREACHABLE_HINT)),
         _ => (ErrorKind::Database, None),
     }
@@ -156,8 +172,9 @@ pub(super) fn restore(stderr: &str, what: &str, subject: &str) -> Error {
         "invalid compressed data",
         "data could be read",
     ]) {
-        return error(ErrorKind::Archive, format!("{what}: the dump is damaged or of a newer version"))
-            .hint("publish the layer again on the master; if only this slave fails, install a newer postgresql-client");
+        return error(ErrorKind::Archive, format!("{what}: the dump is damaged or of a newer version")).hint(
+            "publish the layer again on the master; if only this slave fails, install a newer postgresql-client",
+        );
     }
     error(ErrorKind::Archive, format!("{what}: pg_restore failed"))
         .hint("the old table is still published; correct the layer on the master and publish it again")
@@ -219,7 +236,10 @@ mod tests {
     fn what_pg_restore_says_decides_the_kind() {
         for (said, kind) in [
             ("pg_restore: error: could not read from input file: end of file", ErrorKind::Archive),
-            ("pg_restore: error: connection to server at \"::1\", port 1 failed: Connection refused", ErrorKind::Unreachable),
+            (
+                "pg_restore: error: connection to server at \"::1\", port 1 failed: Connection refused",
+                ErrorKind::Unreachable,
+            ),
             ("pg_restore: error: could not execute query: ERROR:  permission denied for schema x", ErrorKind::Denied),
             ("ERROR:  could not extend file \"base/1/2\": No space left on device", ErrorKind::Database),
         ] {

@@ -146,10 +146,8 @@ impl Database {
         let tx = client.transaction().await.map_err(failed)?;
         tx.batch_execute(LOCK_SQL).await.map_err(failed)?;
         let names = [table.data_schema.as_str(), table.name.as_str(), &key.constraint];
-        let there = tx
-            .query_opt(include_str!("sql/own_key.sql"), &[&names[0], &names[1], &names[2]])
-            .await
-            .map_err(failed)?;
+        let there =
+            tx.query_opt(include_str!("sql/own_key.sql"), &[&names[0], &names[1], &names[2]]).await.map_err(failed)?;
         if there.is_none() {
             let suffix = if stays_unvalidated { "" } else { " NOT VALID" };
             tx.batch_execute(&format!("{}{suffix}", key.sql)).await.map_err(|error| {

@@ -54,8 +54,7 @@ impl Database {
         let Some(found) = found else { return Ok(None) };
         let (home, modifier): (String, i32) = (found.get(0), found.get(1));
         let question = format!("select {}.postgis_typmod_srid($1)", quote_ident(&home));
-        let srid: i32 =
-            client.query_one(&question, &[&modifier]).await.map_err(failure::doing(what, &subject))?.get(0);
+        let srid: i32 = client.query_one(&question, &[&modifier]).await.map_err(failure::doing(what, &subject))?.get(0);
         Ok((srid > 0).then_some(srid))
     }
 }

@@ -121,7 +121,12 @@ impl Database {
     ///
     /// [`ErrorKind::Dependency`] when a table that is pointed to is missing, [`ErrorKind::Database`]
     /// when the data violate a foreign key; both name the constraint and the two tables.
-    pub async fn add_foreign_keys(&self, table: &Table, archive: &Archive, leave_out: &[(String, String)]) -> Result<()> {
+    pub async fn add_foreign_keys(
+        &self,
+        table: &Table,
+        archive: &Archive,
+        leave_out: &[(String, String)],
+    ) -> Result<()> {
         let leave_out: HashSet<_> = leave_out.iter().collect();
         for key in archive.foreign_keys().iter().filter(|key| !leave_out.contains(&key.references)) {
             let mut attempts = Attempts::new(self);
@@ -224,9 +229,12 @@ impl State {
             (self.outdated, 'r', "table", table.outdated_sql()),
         ] {
             if relation.is_some_and(|relation| relation.kind != kind) {
-                return Err(Error::new(ErrorKind::Database, format!("there is something else than a {word} of that name"))
-                    .subject(name)
-                    .hint("rename or drop it by hand: the slave does not drop what it did not make"));
+                return Err(Error::new(
+                    ErrorKind::Database,
+                    format!("there is something else than a {word} of that name"),
+                )
+                .subject(name)
+                .hint("rename or drop it by hand: the slave does not drop what it did not make"));
             }
         }
         Ok(())

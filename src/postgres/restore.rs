@@ -96,6 +96,7 @@ impl Database {
         if found.is_some() {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::Archive, "the dump was restored, but the table is not there").subject(table.data_sql()))
+        Err(Error::new(ErrorKind::Archive, "the dump was restored, but the table is not there")
+            .subject(table.data_sql()))
     }
 }

@@ -87,12 +87,18 @@ async fn columns(tx: &Transaction<'_>, oid: u32, label: &str) -> Result<Vec<Colu
         .query(include_str!("sql/column_shapes.sql"), &[&oid])
         .await
         .map_err(failure::doing("cannot read the columns", label))?;
-    let shape = |row: &tokio_postgres::Row| ColumnShape { name: row.get(0), type_name: row.get(1), collation: row.get(2) };
+    let shape =
+        |row: &tokio_postgres::Row| ColumnShape { name: row.get(0), type_name: row.get(1), collation: row.get(2) };
     Ok(rows.iter().map(shape).collect())
 }
 
 /// The views above `roots`, each after those that it depends on.
-async fn capture_above(tx: &Transaction<'_>, table: &Table, roots: &[u32], swap: &Replacement) -> Result<Vec<Captured>> {
+async fn capture_above(
+    tx: &Transaction<'_>,
+    table: &Table,
+    roots: &[u32],
+    swap: &Replacement,
+) -> Result<Vec<Captured>> {
     let what = "cannot read the views that depend on the layer";
     let rows = tx
         .query(include_str!("sql/views_above.sql"), &[&roots, &swap.view, &swap.old])
@@ -127,9 +133,11 @@ async fn capture(tx: &Transaction<'_>, table: &Table, view: u32, reads_table: bo
 
 async fn make_again(tx: &Transaction<'_>, table: &Table, view: &Captured) -> Result<()> {
     let path = if view.reads_table { quote_ident(table.data_schema.as_str()) } else { "''".to_owned() };
-    let sql = format!("set local search_path = {path};{};set local search_path = ''", view.create.trim_end_matches(';'));
+    let sql =
+        format!("set local search_path = {path};{};set local search_path = ''", view.create.trim_end_matches(';'));
     tx.batch_execute(&sql).await.map_err(|error| {
-        let error = failure::statement(error, "the view depends on the layer and does not fit its new columns", &view.name);
+        let error =
+            failure::statement(error, "the view depends on the layer and does not fit its new columns", &view.name);
         if error.kind() == ErrorKind::Database {
             Error::new(error.kind(), error.message())
                 .subject(&view.name)

@@ -1,0 +1,120 @@
+//! Connecting: what an operator reads when it does not work.
+
+use super::*;
+
+async fn preflight(options: ConnectOptions) -> Result<(), Error> {
+    Database::new(options, 2, CancellationToken::new())?.preflight().await.map(|_| ())
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_connection_is_said() {
+    let db = PrivatePostgres::start().database().await;
+    preflight(db.options()).await.unwrap();
+    let with = |change: &dyn Fn(&mut ConnectOptions)| {
+        let mut options = db.options();
+        change(&mut options);
+        options
+    };
+    let cases = [
+        (with(&|o| o.port = 1), ErrorKind::Unreachable, "127.0.0.1:1", "GEOSERVER_PGSQL_HOST"),
+        (
+            with(&|o| o.host = "no-such-host.invalid".into()),
+            ErrorKind::Unreachable,
+            "no-such-host",
+            "GEOSERVER_PGSQL_HOST",
+        ),
+        (
+            with(&|o| o.host = "/no/socket".into()),
+            ErrorKind::Unreachable,
+            "/no/socket/.s.PGSQL.",
+            "GEOSERVER_PGSQL_HOST",
+        ),
+        (
+            with(&|o| o.password = Some("wrong".into())),
+            ErrorKind::Denied,
+            "password authentication failed",
+            "GEOSERVER_PGSQL_PASSWORD",
+        ),
+        (with(&|o| o.password = None), ErrorKind::Denied, "asks for a password", "GEOSERVER_PGSQL_PASSWORD"),
+        (with(&|o| o.database = "nowhere".into()), ErrorKind::Settings, "nowhere", "GEOSERVER_PGSQL_DATABASE"),
+        (with(&|o| o.ssl_mode = SslMode::Require), ErrorKind::Denied, "does not offer it", "ssl = on"),
+        (with(&|o| o.ssl_mode = SslMode::VerifyFull), ErrorKind::Settings, "needs a root certificate", "PEM"),
+    ];
+    for (options, kind, said, hint) in cases {
+        let error = preflight(options).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{said}: {}", error.paragraph());
+        assert!(error.to_string().contains(said), "{said}: {}", error.paragraph());
+        assert!(error.hint_text().unwrap().contains(hint), "{said}: {}", error.paragraph());
+        assert!(!error.paragraph().contains("s3cr"), "{}", error.paragraph());
+    }
+    preflight(with(&|o| o.ssl_mode = SslMode::Prefer)).await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_connects_before_the_first_use() {
+    let mut options = PrivatePostgres::start().database().await.options();
+    options.port = 1;
+    Database::new(options, 2, CancellationToken::new()).unwrap();
+}
+
+#[tokio::test]
+async fn tls_is_what_its_mode_says_for_sessions_and_restores() {
+    let dir = tempfile::tempdir().unwrap();
+    let cert = certificate(dir.path(), "server");
+    let other = certificate(dir.path(), "other");
+    let settings = [
+        "ssl=on".to_owned(),
+        format!("ssl_cert_file={}", cert.display()),
+        format!("ssl_key_file={}", cert.with_extension("key").display()),
+    ];
+    let server = PrivatePostgres::start_with(&settings);
+    let db = server.database().await;
+    let with = |host: &str, mode, root: Option<&Path>| ConnectOptions {
+        host: host.into(),
+        ssl_mode: mode,
+        ssl_root_cert: root.map(Path::to_owned),
+        ..db.options()
+    };
+    for (host, mode, root, fine) in [
+        ("127.0.0.1", SslMode::Require, None, true),
+        ("127.0.0.1", SslMode::Require, Some(&cert), true),
+        ("127.0.0.1", SslMode::Require, Some(&other), false),
+        ("127.0.0.1", SslMode::VerifyCa, Some(&cert), true),
+        ("127.0.0.1", SslMode::VerifyCa, Some(&other), false),
+        ("localhost", SslMode::VerifyFull, Some(&cert), true),
+        ("127.0.0.1", SslMode::VerifyFull, Some(&cert), false),
+    ] {
+        let outcome = preflight(with(host, mode, root.map(PathBuf::as_path))).await;
+        assert_eq!(outcome.is_ok(), fine, "{host} {mode:?} {root:?}: {outcome:?}");
+        if let Err(error) = outcome {
+            assert!(error.message().contains("certificate is not trusted"), "{}", error.paragraph());
+        }
+    }
+    let database =
+        Database::new(with("localhost", SslMode::VerifyFull, Some(&cert)), 2, CancellationToken::new()).unwrap();
+    let roads = table("roads");
+    database.ensure_schemas(&[&roads.schema, &roads.data_schema, &roads.outdated_schema]).await.unwrap();
+    let file = Dump::new("roads").write(dir.path()).await;
+    let archive = inspect(&file, &roads).await.unwrap();
+    publish(&database, &archive, &roads, "x").await.unwrap();
+}
+
+/// A self-signed certificate for `localhost`, readable by the server's user.
+fn certificate(dir: &Path, name: &str) -> PathBuf {
+    let (cert, key) = (dir.join(format!("{name}.pem")), dir.join(format!("{name}.key")));
+    let output = command(Path::new("openssl"))
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
+        .args(["-addext", "subjectAltName=DNS:localhost", "-out"])
+        .arg(&cert)
+        .arg("-keyout")
+        .arg(&key)
+        .output()
+        .unwrap();
+    succeed(&output, "openssl");
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+    if rustix::process::geteuid().is_root() {
+        succeed(&command(Path::new("chown")).arg("postgres").arg(&key).output().unwrap(), "chown");
+    }
+    cert
+}
