@@ -1,1 +1,44 @@
-//! (under construction)
+//! Brings one GeoServer to what it is told, over its REST interface.
+//!
+//! Everything here converges: what is there is read and compared, then created or updated in place.
+//! Nothing that exists is deleted to be made again, because GeoServer drops a layer's access rules,
+//! its styles and its tile layer together with the layer. A call that failed half-way is repeated as
+//! it is and ends where it should.
+//!
+//! GeoServer holds one write lock for its whole catalog, so that writing in parallel gains nothing:
+//! a [`GeoServer`] writes one thing after the other, whoever calls it, and remembers the lists it
+//! has read, so that the first publication of a layer costs one request each for the feature type,
+//! every style, the layer, and its verification.
+//!
+//! One file per resource: `workspaces`, `stores`, `feature_types`, `layers`, `styles`. Below them
+//! stand `client` (requests, time limits, repetition), `answer` (what GeoServer's answers mean),
+//! `json` (how GeoServer writes JSON) and `catalog` (what a handle remembers).
+
+mod answer;
+mod catalog;
+mod client;
+mod feature_types;
+mod json;
+mod layers;
+mod sld;
+mod stores;
+mod styles;
+mod version;
+mod workspaces;
+
+pub use client::{Endpoint, GeoServer, RequestCount};
+pub use feature_types::{Boxes, FeatureType, Freshness, ProjectionPolicy, SqlView, ViewGeometry};
+pub use stores::{PostgisStore, default_store_parameters};
+pub use styles::{LayerStyles, Style, StylesOutcome};
+pub use version::Version;
+
+/// What a call did to GeoServer. Ordered, so that the changes of several calls fold with `max`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Change {
+    /// GeoServer already was as told; nothing was written.
+    Unchanged,
+    /// Something that did not exist was made.
+    Created,
+    /// Something that existed was changed in place, or removed.
+    Updated,
+}

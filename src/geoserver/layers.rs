@@ -1,0 +1,221 @@
+//! Layers: their styles, and their removal.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::name::GeoName;
+
+use super::Change;
+use super::catalog::LayerState;
+use super::client::{GeoServer, Writer, path};
+use super::json;
+
+impl GeoServer {
+    /// Whether a layer is in the catalog.
+    ///
+    /// # Errors
+    ///
+    /// As for every request.
+    pub async fn layer_exists(&self, workspace: &GeoName, layer: &GeoName) -> Result<bool> {
+        let address = format!("{}?quietOnNotFound=true", item(workspace, layer));
+        let answer = self.get(&address).await?;
+        if answer.is_missing() {
+            return Ok(false);
+        }
+        // A layer that refers to a style that is gone answers 500, but it is there.
+        if answer.status.is_server_error() {
+            return Ok(true);
+        }
+        answer.ok(&format!("look for the layer {workspace}:{layer}")).map(|_| true)
+    }
+
+    /// Removes a layer with its feature type, and then the styles that are its own. What is not
+    /// there, is removed.
+    ///
+    /// A layer that is in layer groups is taken out of them. But GeoServer deletes a group that it
+    /// takes the last layer from; so that is an error here, which names the groups. A style that
+    /// something else uses stays.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::GeoServer`] when GeoServer refuses or a layer group would be left empty;
+    /// [`ErrorKind::Unreachable`] and [`ErrorKind::Denied`] as for every request.
+    pub async fn remove_layer(
+        &self,
+        workspace: &GeoName,
+        store: &GeoName,
+        layer: &GeoName,
+        private_styles: &[String],
+    ) -> Result<Change> {
+        self.writer().await.remove_layer(workspace, store, layer, private_styles).await
+    }
+}
+
+impl Writer<'_> {
+    /// The styles of a layer; None when it is not there.
+    pub(super) async fn read_layer(&mut self, workspace: &GeoName, layer: &GeoName) -> Result<Option<LayerState>> {
+        let answer = self.server.get(&format!("{}?quietOnNotFound=true", item(workspace, layer))).await?;
+        if answer.is_missing() {
+            return Ok(None);
+        }
+        if answer.status.is_server_error() {
+            // `Unable to marshal reference with no id or name`: a style it refers to is gone.
+            return Ok(Some(LayerState::Broken));
+        }
+        let document = answer.json(&format!("read the layer {workspace}:{layer}"))?;
+        Ok(Some(state(&document["layer"])))
+    }
+
+    /// Sets default style and alternates when `before` is not so already, and verifies that GeoServer
+    /// has taken them. No default leaves the one that the layer has.
+    pub(super) async fn set_layer_styles(
+        &mut self,
+        workspace: &GeoName,
+        layer: &GeoName,
+        before: &LayerState,
+        default: Option<String>,
+        alternates: BTreeSet<String>,
+    ) -> Result<Change> {
+        let is_so = |state: &LayerState| match state {
+            LayerState::New => default.is_none() && alternates.is_empty(),
+            LayerState::Read { default: shown, alternates: others } => {
+                (default.is_none() || *shown == default) && *others == alternates
+            }
+            LayerState::Broken => false,
+        };
+        if is_so(before) {
+            return Ok(Change::Unchanged);
+        }
+        let mut fields = serde_json::Map::new();
+        if let Some(default) = &default {
+            fields.insert("defaultStyle".into(), json!({"name": default}));
+        }
+        let others: Vec<Value> = alternates.iter().map(|name| json!({"name": name})).collect();
+        fields.insert("styles".into(), if others.is_empty() { json!("") } else { json!({"style": others}) });
+        let doing = format!("give the layer {workspace}:{layer} its styles");
+        self.server.put(&item(workspace, layer), &json!({"layer": fields})).await?.ok(&doing)?;
+        // GeoServer accepts a style that is not there, and the layer vanishes from its maps.
+        match self.read_layer(workspace, layer).await? {
+            Some(state) if is_so(&state) => Ok(Change::Updated),
+            state => {
+                self.catalog.styles.remove(workspace);
+                let shown = match state {
+                    Some(LayerState::Read { default, .. }) => default.unwrap_or_else(|| "none".to_owned()),
+                    Some(_) => "one that is gone".to_owned(),
+                    None => {
+                        return Err(Error::new(ErrorKind::GeoServer, "the layer is gone while it is published")
+                            .subject(format!("{} {workspace}:{layer}", self.server.name()))
+                            .hint("another program or person is changing the same layer; let only one of them do it"));
+                    }
+                };
+                Err(Error::new(
+                    ErrorKind::GeoServer,
+                    format!("GeoServer has not taken the layer's styles: its default style is {shown}"),
+                )
+                .subject(format!("{} {workspace}:{layer}", self.server.name()))
+                .hint("somebody may have removed a style meanwhile; run again"))
+            }
+        }
+    }
+
+    async fn remove_layer(
+        &mut self,
+        workspace: &GeoName,
+        store: &GeoName,
+        layer: &GeoName,
+        private_styles: &[String],
+    ) -> Result<Change> {
+        self.catalog.layers.remove(&(workspace.clone(), layer.clone()));
+        if let Some(names) = self.catalog.feature_types.get_mut(&(workspace.clone(), store.clone())) {
+            names.remove(layer.as_str());
+        }
+        let answer = self.delete_type(workspace, store, layer).await?;
+        let mut change = Change::Unchanged;
+        if answer.is_success() {
+            change = Change::Updated;
+        } else if answer.is_missing() {
+            // Without its type a layer is not left; with another kind of resource it is not ours.
+        } else {
+            let groups = self.groups_with(workspace, layer).await?;
+            if groups.is_empty() {
+                return Err(answer.error(&format!("cannot remove the layer {workspace}:{layer}")));
+            }
+            self.remove_from_groups(workspace, layer, &groups).await?;
+            change = Change::Updated;
+        }
+        for name in private_styles {
+            match self.remove_style(workspace, name).await {
+                Ok(removed) => change = change.max(removed),
+                Err(error) if error.kind() == ErrorKind::GeoServer => {
+                    tracing::warn!(style = %format!("{workspace}:{name}"), reason = %error.one_line(), "style stays");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(change)
+    }
+
+    async fn remove_from_groups(&mut self, workspace: &GeoName, layer: &GeoName, groups: &[Group]) -> Result<()> {
+        let names =
+            |groups: &mut dyn Iterator<Item = &Group>| groups.map(|group| group.name.clone()).collect::<Vec<_>>();
+        let emptied = names(&mut groups.iter().filter(|group| group.members == 1));
+        if !emptied.is_empty() {
+            return Err(Error::new(
+                ErrorKind::GeoServer,
+                format!(
+                    "the layer is all that is in the layer group {}, which would be deleted with it",
+                    emptied.join(", ")
+                ),
+            )
+            .subject(format!("{} {workspace}:{layer}", self.server.name()))
+            .hint("remove the layer group or give it other layers first, on the master"));
+        }
+        let doing = format!("remove the layer {workspace}:{layer}");
+        // Unlike the deletion of the type, this takes the layer out of its groups.
+        self.server.delete(&format!("{}?recurse=true", item(workspace, layer))).await?.ok(&doing)?;
+        let names = names(&mut groups.iter()).join(", ");
+        tracing::warn!(layer = %format!("{workspace}:{layer}"), groups = names, "layer taken out of layer groups");
+        Ok(())
+    }
+
+    /// The layer groups, of the workspace and global, that hold a layer.
+    async fn groups_with(&mut self, workspace: &GeoName, layer: &GeoName) -> Result<Vec<Group>> {
+        let member = format!("{workspace}:{layer}");
+        let mut holding = Vec::new();
+        for place in [&["workspaces", workspace.as_str(), "layergroups"][..], &["layergroups"][..]] {
+            let document = self.server.find(&path(place, "json"), "list the layer groups").await?.unwrap_or_default();
+            for name in json::names(&document["layerGroups"]["layerGroup"]) {
+                let address = path(&[place, &[name.as_str()]].concat(), "json");
+                let Some(document) = self.server.find(&address, &format!("read the layer group {name}")).await? else {
+                    continue;
+                };
+                let members: Vec<String> = json::names(&document["layerGroup"]["publishables"]["published"]).collect();
+                if members.contains(&member) {
+                    holding.push(Group { name, members: members.len() });
+                }
+            }
+        }
+        Ok(holding)
+    }
+}
+
+/// A layer group and how many members it has.
+struct Group {
+    name: String,
+    members: usize,
+}
+
+fn item(workspace: &GeoName, layer: &GeoName) -> String {
+    path(&["workspaces", workspace.as_str(), "layers", layer.as_str()], "json")
+}
+
+/// Reads a layer document; `{"name": "ws:style"}` is how GeoServer names a style of a workspace.
+fn state(layer: &Value) -> LayerState {
+    let default = json::text(&layer["defaultStyle"]["name"]);
+    LayerState::Read {
+        default: Some(default).filter(|name| !name.is_empty()),
+        alternates: json::names(&layer["styles"]["style"]).collect(),
+    }
+}

@@ -1,0 +1,276 @@
+//! PostGIS stores.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use openssl::hash::MessageDigest;
+use openssl::pkey::PKey;
+use openssl::sign::Signer;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+
+use crate::error::{Context, ErrorKind, Result};
+use crate::name::GeoName;
+
+use super::Change;
+use super::answer::Answer;
+use super::client::{GeoServer, Writer, path};
+use super::json;
+
+/// The key under which GeoServer keeps a store's password.
+const PASSWORD_KEY: &str = "passwd";
+
+/// A PostGIS store as it is to be.
+#[derive(Clone)]
+pub struct PostgisStore {
+    /// The workspace it is in.
+    pub workspace: GeoName,
+    /// Its name.
+    pub name: GeoName,
+    /// What people read about it.
+    pub description: Option<String>,
+    /// Connection parameters under GeoServer's own keys: `host`, `port`, `database`, `schema`,
+    /// `user`, `max connections`, ... `dbtype` and `namespace` are added when they are left out.
+    pub parameters: BTreeMap<String, String>,
+    /// The database password.
+    pub password: Option<SecretString>,
+}
+
+impl fmt::Debug for PostgisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("PostgisStore");
+        shown.field("workspace", &self.workspace.as_str()).field("name", &self.name.as_str());
+        for key in ["host", "port", "database", "schema"] {
+            shown.field(key, &self.parameters.get(key));
+        }
+        shown.finish_non_exhaustive()
+    }
+}
+
+/// The connection parameters of a store where nothing else is said, under GeoServer's own keys.
+#[must_use]
+pub fn default_store_parameters() -> BTreeMap<&'static str, &'static str> {
+    BTreeMap::from([
+        ("Connection timeout", "20"),
+        ("validate connections", "true"),
+        ("max connections", "10"),
+        ("min connections", "1"),
+        ("fetch size", "1000"),
+        ("Loose bbox", "true"),
+        ("Estimated extends", "true"),
+        ("Expose primary keys", "true"),
+        // A prepared statement on a view fails once after the view was replaced.
+        ("preparedStatements", "false"),
+        ("Max open prepared statements", "50"),
+        ("encode functions", "false"),
+        ("Support on the fly geometry simplification", "true"),
+        ("Evictor run periodicity", "300"),
+        ("Evictor tests per run", "3"),
+        ("Max connection idle time", "300"),
+        ("Test while idle", "true"),
+        ("create database", "false"),
+    ])
+}
+
+impl GeoServer {
+    /// Makes sure that a PostGIS store is there with exactly these parameters, and gives back the
+    /// fingerprint of what GeoServer now has. The caller keeps it and hands it in as `last_pushed`
+    /// the next time: GeoServer shows passwords only encrypted, so that reading cannot tell whether
+    /// the password is the right one.
+    ///
+    /// Writing a store drops its connection pool; so it is written only when something differs. The
+    /// fingerprint is a keyed hash (HMAC-SHA-256, the password being the key) and shows no parameter.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::GeoServer`] when GeoServer refuses, as when a store of another kind has that
+    /// name; [`ErrorKind::Unreachable`] and [`ErrorKind::Denied`] as for every request. Whether the
+    /// database can be reached is not found out here: GeoServer accepts any parameters.
+    pub async fn ensure_postgis_store(
+        &self,
+        store: &PostgisStore,
+        last_pushed: Option<&str>,
+    ) -> Result<(Change, String)> {
+        self.writer().await.ensure_store(store, last_pushed).await
+    }
+}
+
+impl Writer<'_> {
+    async fn ensure_store(&mut self, store: &PostgisStore, last_pushed: Option<&str>) -> Result<(Change, String)> {
+        let key = (store.workspace.clone(), store.name.clone());
+        let mut parameters = store.parameters.clone();
+        parameters.entry("dbtype".into()).or_insert_with(|| "postgis".into());
+        if !parameters.contains_key("namespace")
+            && let Some(uri) = self.namespace(&store.workspace).await?
+        {
+            parameters.insert("namespace".into(), uri);
+        }
+        let password = match (&store.password, parameters.remove(PASSWORD_KEY)) {
+            (Some(password), _) => Some(password.clone()),
+            (None, inline) => inline.map(SecretString::from),
+        };
+        let wanted = Wanted { store, parameters, password };
+        let fingerprint = wanted.fingerprint()?;
+        if self.catalog.stores.get(&key) == Some(&fingerprint) {
+            return Ok((Change::Unchanged, fingerprint));
+        }
+        let change = self.converge_store(&wanted, last_pushed == Some(fingerprint.as_str())).await?;
+        self.catalog.stores.insert(key, fingerprint.clone());
+        Ok((change, fingerprint))
+    }
+
+    async fn converge_store(&mut self, wanted: &Wanted<'_>, pushed_before: bool) -> Result<Change> {
+        let (workspace, name) = (wanted.store.workspace.as_str(), wanted.store.name.as_str());
+        let item = path(&["workspaces", workspace, "datastores", name], "json");
+        let quiet = format!("{item}?quietOnNotFound=true");
+        let doing = format!("read the store {workspace}:{name}");
+        let mut current = self.server.find(&quiet, &doing).await?;
+        if current.is_none() {
+            let list = path(&["workspaces", workspace, "datastores"], "json");
+            let answer = self.server.post(&list, &wanted.document()).await?;
+            if answer.is_success() {
+                self.catalog
+                    .feature_types
+                    .insert((wanted.store.workspace.clone(), wanted.store.name.clone()), BTreeSet::new());
+                return Ok(Change::Created);
+            }
+            // Somebody else may have been faster.
+            current = self.server.find(&quiet, &doing).await?;
+            if current.is_none() {
+                return Err(wanted
+                    .without_password(answer)
+                    .error(&format!("cannot create the store {workspace}:{name}"))
+                    .hint(
+                        "stores of all kinds (PostGIS, WMS, coverages) share their names within a workspace; \
+                     and the workspace must exist",
+                    ));
+            }
+        }
+        let current = current.unwrap_or_default();
+        if pushed_before && !wanted.differs(&current["dataStore"]) {
+            return Ok(Change::Unchanged);
+        }
+        let answer = self.server.put(&item, &wanted.document()).await?;
+        wanted.without_password(answer).ok(&format!("update the store {workspace}:{name}"))?;
+        Ok(Change::Updated)
+    }
+}
+
+/// A store with all that is sent.
+struct Wanted<'a> {
+    store: &'a PostgisStore,
+    parameters: BTreeMap<String, String>,
+    password: Option<SecretString>,
+}
+
+impl Wanted<'_> {
+    /// The document that creates or replaces the store. A PUT replaces the parameters as a whole, so
+    /// that it carries all of them, the password too.
+    fn document(&self) -> Value {
+        let mut entries: Vec<Value> =
+            self.parameters.iter().map(|(key, value)| json!({"@key": key, "$": value})).collect();
+        if let Some(password) = &self.password {
+            entries.push(json!({"@key": PASSWORD_KEY, "$": password.expose_secret()}));
+        }
+        json!({"dataStore": {
+            "name": self.store.name.as_str(),
+            "description": self.store.description.as_deref().unwrap_or(""),
+            "type": "PostGIS",
+            "enabled": true,
+            "connectionParameters": {"entry": entries},
+        }})
+    }
+
+    /// Whether what GeoServer shows is not what is wanted. Parameters that GeoServer has beyond the
+    /// wanted ones do not count: saving a store in the web interface adds every default.
+    fn differs(&self, current: &Value) -> bool {
+        let shown: BTreeMap<&str, String> = json::many(&current["connectionParameters"]["entry"])
+            .iter()
+            .filter_map(|entry| Some((entry["@key"].as_str()?, json::text(entry))))
+            .collect();
+        current["enabled"] == false
+            || json::text(&current["type"]) != "PostGIS"
+            || json::text(&current["description"]) != self.store.description.as_deref().unwrap_or("")
+            || self.parameters.iter().any(|(key, value)| shown.get(key.as_str()) != Some(value))
+            || self.password.is_some() != shown.contains_key(PASSWORD_KEY)
+    }
+
+    fn fingerprint(&self) -> Result<String> {
+        let failed = "the fingerprint of a store cannot be computed";
+        let secret = self.password.as_ref().map_or("", |password| password.expose_secret());
+        let key = PKey::hmac(format!("store:{secret}").as_bytes()).context(ErrorKind::Bug, failed)?;
+        let mut signer = Signer::new(MessageDigest::sha256(), &key).context(ErrorKind::Bug, failed)?;
+        let content = json!([self.store.description, self.parameters]).to_string();
+        let digest = signer.sign_oneshot_to_vec(content.as_bytes()).context(ErrorKind::Bug, failed)?;
+        Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// The answer to a request that carried the password, without it: GeoServer quotes parts of
+    /// documents that it does not understand.
+    fn without_password(&self, mut answer: Answer) -> Answer {
+        if let Some(password) = &self.password
+            && !password.expose_secret().is_empty()
+            && !answer.is_success()
+        {
+            answer.body = String::from_utf8_lossy(&answer.body).replace(password.expose_secret(), "***").into_bytes();
+        }
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(password: &str, host: &str) -> PostgisStore {
+        PostgisStore {
+            workspace: GeoName::workspace("kmi").unwrap(),
+            name: GeoName::new("store", "kmi_ds").unwrap(),
+            description: None,
+            parameters: BTreeMap::from([("host".into(), host.into()), ("port".into(), "5432".into())]),
+            password: Some(SecretString::from(password)),
+        }
+    }
+
+    fn wanted(store: &PostgisStore) -> Wanted<'_> {
+        Wanted { store, parameters: store.parameters.clone(), password: store.password.clone() }
+    }
+
+    #[test]
+    fn the_fingerprint_tells_passwords_and_parameters_apart_and_shows_neither() {
+        let fingerprint = |password: &str, host: &str| wanted(&store(password, host)).fingerprint().unwrap();
+        assert_eq!(fingerprint("secret", "db"), fingerprint("secret", "db"));
+        assert_ne!(fingerprint("secret", "db"), fingerprint("secret2", "db"));
+        assert_ne!(fingerprint("secret", "db"), fingerprint("secret", "db2"));
+        assert_eq!(fingerprint("", "db").len(), 64);
+    }
+
+    #[test]
+    fn a_store_differs_by_what_is_told_and_not_by_what_geoserver_adds() {
+        let store = store("secret", "db");
+        let shown = |host: &str, enabled: bool| {
+            json!({"type": "PostGIS", "enabled": enabled, "connectionParameters": {"entry": [
+                {"@key": "host", "$": host}, {"@key": "port", "$": 5432},
+                {"@key": "passwd", "$": "crypt1:xyz"}, {"@key": "Batch insert size", "$": "1"},
+            ]}})
+        };
+        assert!(!wanted(&store).differs(&shown("db", true)));
+        assert!(wanted(&store).differs(&shown("db2", true)));
+        assert!(wanted(&store).differs(&shown("db", false)));
+        assert!(wanted(&store).differs(&json!({"type": "PostGIS", "connectionParameters": ""})));
+    }
+
+    #[test]
+    fn the_password_shows_neither_in_debug_nor_in_a_refusal() {
+        let store = store("hunter2", "db");
+        assert!(!format!("{store:?}").contains("hunter2"));
+        let answer = Answer {
+            method: reqwest::Method::PUT,
+            url: String::new(),
+            status: reqwest::StatusCode::INTERNAL_SERVER_ERROR,
+            content_type: "text/plain".into(),
+            body: b"cannot read entry passwd hunter2".to_vec(),
+        };
+        assert_eq!(wanted(&store).without_password(answer).message(), "cannot read entry passwd ***");
+    }
+}

@@ -1,0 +1,86 @@
+//! Which GeoServer this is.
+
+use std::fmt;
+
+use crate::error::{Error, ErrorKind, Result};
+
+use super::client::GeoServer;
+use super::json;
+
+/// A GeoServer's version, ordered as releases are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version {
+    /// 2 in 2.26.1.
+    pub major: u32,
+    /// 26 in 2.26.1.
+    pub minor: u32,
+    /// 1 in 2.26.1; 0 for a snapshot, which names none.
+    pub patch: u32,
+}
+
+impl Version {
+    /// The first version that forgets the cached columns of a single feature type on request.
+    pub(super) const RESETS_ONE_FEATURE_TYPE: Self = Self { major: 2, minor: 22, patch: 0 };
+
+    /// Reads `2.26.2`, `2.27-SNAPSHOT` and `2.26.2-vendor`.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let release = text.trim().split(['-', '+', ' ']).next()?;
+        let mut parts = release.split('.').map(|part| part.parse::<u32>().ok());
+        let (major, minor) = (parts.next()??, parts.next()??);
+        Some(Self { major, minor, patch: parts.next().flatten().unwrap_or(0) })
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
+}
+
+impl GeoServer {
+    /// Asks GeoServer for its version; the answer is remembered.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Denied`] when the credentials are refused, [`ErrorKind::Unreachable`] when nothing
+    /// answers, and [`ErrorKind::GeoServer`] when what answers is no GeoServer.
+    pub async fn version(&self) -> Result<Version> {
+        self.known_version().get_or_try_init(|| self.ask_version()).await.copied()
+    }
+
+    async fn ask_version(&self) -> Result<Version> {
+        let answer = self.get("about/version.json").await?;
+        if answer.is_missing() {
+            return Err(answer
+                .error("the address is not that of a GeoServer's REST interface")
+                .hint("set GEOSERVER_URL to the web application's root, as in http://host:8080/geoserver"));
+        }
+        let document = answer.json("ask for the version")?;
+        json::many(&document["about"]["resource"])
+            .iter()
+            .find(|resource| resource["@name"] == "GeoServer")
+            .and_then(|resource| Version::parse(&json::text(&resource["Version"])))
+            .ok_or_else(|| {
+                Error::new(ErrorKind::GeoServer, "the version that is answered cannot be read")
+                    .subject(self.name())
+                    .hint("set GEOSERVER_URL to the web application's root, as in http://host:8080/geoserver")
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_and_ordered_as_releases() {
+        let read = |text: &str| Version::parse(text).unwrap();
+        assert_eq!(read("2.26.2").to_string(), "2.26.2");
+        assert_eq!(read("2.27-SNAPSHOT"), Version { major: 2, minor: 27, patch: 0 });
+        assert_eq!(read("2.26.2-ENTERPRISE"), read("2.26.2"));
+        assert!(read("2.9.4") < read("2.22.0"));
+        assert!(read("2.100") > Version::RESETS_ONE_FEATURE_TYPE);
+        assert!(Version::parse("GeoServer").is_none());
+        assert!(Version::parse("2").is_none());
+    }
+}
