@@ -1,0 +1,466 @@
+//! GeoWebCache: tile layers, grid sets, seeding and truncation, under `/gwc`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::json;
+
+use super::State;
+use super::catalog::Catalog;
+use super::doc::{El, escape, java_double};
+use super::http::{Answer, Fault, Reply, Req, encode, split_ext};
+use super::xml;
+
+const XML: &str = "application/xml;charset=UTF-8";
+const ACCEPT: &str = "application/json, application/xml, text/xml, text/json, application/xml;charset=UTF-8, \
+                      text/xml;charset=UTF-8, application/*+xml;charset=UTF-8, application/*+json";
+const DECLARATION: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
+const BUILT_IN: [&str; 4] = ["EPSG:4326", "EPSG:900913", "GlobalCRS84Pixel", "GlobalCRS84Geometric"];
+
+#[derive(Clone, Debug)]
+struct TileLayer {
+    id: String,
+    doc: El,
+}
+
+#[derive(Clone, Debug)]
+struct Task {
+    layer: String,
+    id: u64,
+    /// Reports until it is done: a truncation is done at once, a seed is seen running once.
+    running: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Gwc {
+    layers: BTreeMap<String, TileLayer>,
+    gridsets: BTreeMap<String, El>,
+    tasks: Vec<Task>,
+    last_task: u64,
+    tiles: BTreeSet<(String, String)>,
+}
+
+fn list(name: &str, item: &str, texts: &[&str]) -> El {
+    texts.iter().fold(El::new(name), |list, text| list.with(item, text))
+}
+
+impl Gwc {
+    pub(crate) fn fresh() -> Self {
+        Self {
+            layers: BTreeMap::new(),
+            gridsets: BTreeMap::new(),
+            tasks: vec![],
+            last_task: 0,
+            tiles: BTreeSet::new(),
+        }
+    }
+
+    /// The tile layer that comes with a layer or group.
+    pub(crate) fn add(&mut self, label: &str, kind: &str) {
+        let subsets = ["EPSG:4326", "EPSG:900913"]
+            .iter()
+            .fold(El::new("gridSubsets"), |list, set| list.kid(El::new("gridSubset").with("gridSetName", set)));
+        let filters = if kind == "LayerInfoImpl" {
+            El::new("parameterFilters")
+                .kid(El::new("styleParameterFilter").with("key", "STYLES").with("defaultValue", ""))
+        } else {
+            El::new("parameterFilters")
+        };
+        self.last_task += 1;
+        let id = format!("{kind}--{:x}:{:x}", self.last_task, 0x7ff0 + self.last_task);
+        let doc = El::new("GeoServerLayer")
+            .with("enabled", true)
+            .with("inMemoryCached", true)
+            .with("name", label)
+            .kid(list("mimeFormats", "string", &["image/png", "image/jpeg"]))
+            .kid(subsets)
+            .kid(list("metaWidthHeight", "int", &["4", "4"]))
+            .with("expireCache", 0)
+            .with("expireClients", 0)
+            .kid(filters)
+            .with("gutter", 0);
+        self.layers.insert(label.to_owned(), TileLayer { id, doc });
+    }
+
+    pub(crate) fn drop(&mut self, label: &str) {
+        self.layers.remove(label);
+        self.truncate(label);
+    }
+
+    /// Forgets the tiles of a layer.
+    pub(crate) fn truncate(&mut self, label: &str) {
+        self.tiles.retain(|(layer, _)| layer != label);
+    }
+
+    pub(crate) fn rename(&mut self, old: &str, new: &str) {
+        if let Some(mut layer) = self.layers.remove(old) {
+            for kid in layer.doc.kids.iter_mut().filter(|kid| kid.name == "name") {
+                kid.text = new.to_owned();
+            }
+            self.layers.insert(new.to_owned(), layer);
+        }
+    }
+
+    pub(crate) fn rename_workspace(&mut self, old: &str, new: &str) {
+        let labels: Vec<String> =
+            self.layers.keys().filter(|label| label.starts_with(&format!("{old}:"))).cloned().collect();
+        for label in labels {
+            let renamed = label.replacen(old, new, 1);
+            self.rename(&label, &renamed);
+        }
+    }
+
+    pub(crate) fn layer_xml(&self, label: &str) -> Option<String> {
+        self.layers.get(label).map(|layer| write(layer).to_xml())
+    }
+
+    fn has_gridset(&self, name: &str) -> bool {
+        self.gridsets.contains_key(name) || BUILT_IN.contains(&name)
+    }
+
+    fn gridsets_of(layer: &TileLayer) -> Vec<String> {
+        let sets = layer.doc.find("gridSubsets").map(|sets| sets.kids.clone()).unwrap_or_default();
+        sets.iter().filter_map(|set| set.text_of("gridSetName")).collect()
+    }
+
+    fn broken(&self, layer: &TileLayer) -> bool {
+        Self::gridsets_of(layer).iter().any(|set| !self.has_gridset(set))
+    }
+
+    fn report(&mut self, layer: Option<&str>) -> serde_json::Value {
+        let rows: Vec<_> = self
+            .tasks
+            .iter()
+            .filter(|task| layer.is_none_or(|layer| task.layer == layer))
+            .map(|task| json!([-1, -1, if task.running { -1 } else { -2 }, task.id, if task.running { 1 } else { 2 }]))
+            .collect();
+        if let Some(layer) = layer {
+            // What is done is reported once.
+            self.tasks.retain(|task| task.layer != layer || task.running);
+            for task in self.tasks.iter_mut().filter(|task| task.layer == layer) {
+                task.running = false;
+            }
+        }
+        json!({ "long-array-array": rows })
+    }
+
+    fn start(&mut self, layer: &str, count: u64, running: bool) {
+        for _ in 0..count {
+            self.last_task += 1;
+            self.tasks.push(Task { layer: layer.to_owned(), id: self.last_task, running });
+        }
+    }
+}
+
+/// The document in full: what was left out of a PUT is empty, 0 or false.
+fn write(layer: &TileLayer) -> El {
+    let doc = &layer.doc;
+    let text = |name: &str, default: &str| doc.text_of(name).filter(|text| !text.is_empty()).unwrap_or(default.into());
+    let el = |name: &str| doc.find(name).cloned().unwrap_or_else(|| El::new(name));
+    let meta = doc.find("metaWidthHeight").cloned().unwrap_or_else(|| list("metaWidthHeight", "int", &["0", "0"]));
+    El::new("GeoServerLayer")
+        .with("id", &layer.id)
+        .with("enabled", text("enabled", "false"))
+        .with_opt("inMemoryCached", doc.text_of("inMemoryCached"))
+        .with("name", text("name", ""))
+        .kid(el("mimeFormats"))
+        .kid(el("gridSubsets"))
+        .kid(meta)
+        .with("expireCache", text("expireCache", "0"))
+        .with("expireClients", text("expireClients", "0"))
+        .kid(el("parameterFilters"))
+        .with("gutter", text("gutter", "0"))
+        .kid(El::new("cacheWarningSkips"))
+}
+
+fn layer_json(layer: &TileLayer) -> serde_json::Value {
+    let doc = write(layer);
+    let mut map = serde_json::Map::new();
+    for kid in &doc.kids {
+        let value = match kid.name.as_str() {
+            "mimeFormats" | "gridSubsets" | "metaWidthHeight" | "parameterFilters" | "cacheWarningSkips" => {
+                kid.kids.iter().map(El::json).collect()
+            }
+            _ => kid.json(),
+        };
+        map.insert(kid.name.clone(), value);
+    }
+    json!({ "GeoServerLayer": map })
+}
+
+pub(crate) fn answer(state: &State, req: &Req) -> Answer {
+    let segments = req.segments();
+    let mut parts: Vec<String> = segments[2..].to_vec();
+    let mut ext = None;
+    if let Some(last) = parts.last_mut() {
+        let (name, found) = split_ext(last);
+        // Names in GWC paths are decoded a second time.
+        (*last, ext) = (name.replace('+', " "), found);
+    }
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let xml = ext.as_deref() == Some("xml");
+    let mut cat = state.cat();
+    match (req.method.as_str(), parts.as_slice()) {
+        ("GET", ["layers"]) => {
+            let names: Vec<String> = cat.gwc.layers.keys().cloned().collect();
+            Ok(index(req, xml, "layers", "layer", names))
+        }
+        (_, ["layers"]) => Err(Fault::Method("GET")),
+        (_, ["layers", label]) => layer(&mut cat, req, xml, label),
+        ("GET", ["gridsets"]) => {
+            let names = BUILT_IN.iter().map(|name| (*name).to_owned()).chain(cat.gwc.gridsets.keys().cloned());
+            let names = names.collect();
+            Ok(index(req, xml, "gridSets", "gridSet", names))
+        }
+        (_, ["gridsets", name]) => gridset(&mut cat, req, xml, name),
+        ("GET", ["seed"]) => {
+            let body = cat.gwc.report(None).to_string();
+            Ok(Reply::text(200, "application/json", body))
+        }
+        ("POST", ["seed"]) => Err(Fault::Unexpected("Chunk [] is not a valid entry".to_owned())),
+        (_, ["seed", label]) => seed(&mut cat, req, ext.as_deref(), label),
+        (_, ["masstruncate"]) => mass_truncate(&mut cat, req),
+        ("POST", ["reload"]) => {
+            let body = format!(
+                "<html>\n<head>\n<title>GWC Reload</title>\n</head>\n<body>\n<p>TileLayerConfiguration reloaded. Read {} \
+                 layers from configuration resources.</p>\n</body></html>",
+                cat.gwc.layers.len()
+            );
+            Ok(Reply::text(200, "text/plain;charset=iso-8859-1", body))
+        }
+        _ => Err(Fault::Unmapped),
+    }
+}
+
+fn index(req: &Req, xml: bool, root: &str, item: &str, names: Vec<String>) -> Reply {
+    if !xml {
+        return Reply::text(200, "application/json", json!(names).to_string());
+    }
+    let folder = root.to_lowercase();
+    let mut body = format!("{DECLARATION}<{root}>");
+    for name in &names {
+        let href = format!("{}/gwc/rest/{folder}/{}.xml", req.base, encode(name, b"-._~!$&'()*+,;=:@"));
+        body.push_str(&format!(
+            "\n  <{item}>\n    <name>{0}</name>\n    <atom:link xmlns:atom=\"http://www.w3.org/2005/Atom\" \
+             rel=\"alternate\" href=\"{1}\" type=\"text/xml\"/>\n  </{item}>",
+            escape(name),
+            escape(&href)
+        ));
+    }
+    body = if names.is_empty() { format!("{DECLARATION}<{root}/>") } else { format!("{body}\n</{root}>") };
+    Reply::text(200, "application/xml", body)
+}
+
+fn read(req: &Req) -> Result<El, Fault> {
+    let broken = || Fault::Unexpected(String::new());
+    match req.media().as_str() {
+        "text/xml" | "application/xml" => xml::parse(&xml::decode(&req.body)).map_err(|_| broken()),
+        "application/json" | "text/json" => {
+            let value: serde_json::Value = serde_json::from_slice(&req.body).map_err(|_| broken())?;
+            let (name, value) = value.as_object().and_then(|map| map.iter().next()).ok_or_else(broken)?;
+            Ok(El::from_json(name, value))
+        }
+        _ => Err(Fault::MediaType(ACCEPT)),
+    }
+}
+
+/// `LayerInfoImpl` or `LayerGroupInfoImpl`, if the catalog has one of that name.
+fn in_catalog(cat: &Catalog, label: &str) -> Option<&'static str> {
+    if cat.layer_named(label).is_some() {
+        return Some("LayerInfoImpl");
+    }
+    cat.group_named(label).map(|_| "LayerGroupInfoImpl")
+}
+
+fn layer(cat: &mut Catalog, req: &Req, xml: bool, label: &str) -> Answer {
+    let unknown = || Fault::Text(404, format!("Unknown layer: {label}"));
+    match req.method.as_str() {
+        "GET" => {
+            let layer = cat.gwc.layers.get(label).ok_or_else(unknown)?;
+            Ok(if xml {
+                Reply::text(200, XML, format!("{DECLARATION}{}", write(layer).to_xml()))
+            } else {
+                Reply::text(200, "application/json", layer_json(layer).to_string())
+            })
+        }
+        "DELETE" => {
+            cat.gwc.layers.get(label).ok_or_else(unknown)?;
+            cat.gwc.drop(label);
+            Ok(Reply::text(200, XML, format!("{label} deleted")))
+        }
+        "PUT" | "POST" => {
+            let doc = read(req)?;
+            let Some(name) = doc.text_of("name").filter(|name| !name.is_empty()) else {
+                return Err(Fault::Text(400, "Layer name not provided".to_owned()));
+            };
+            let mismatch = "There is a mismatch between the name of the  layer in the submission and the URL you specified.";
+            if name != label {
+                return Err(Fault::Text(400, mismatch.to_owned()));
+            }
+            let Some(kind) = in_catalog(cat, label) else {
+                return Err(Fault::Text(404, format!("GeoServer Layer or LayerGroup '{label}' not found")));
+            };
+            if kind == "LayerInfoImpl" && !label.contains(':') {
+                return Err(Fault::Text(400, mismatch.to_owned()));
+            }
+            if !cat.gwc.layers.contains_key(label) {
+                if req.method == "POST" {
+                    let body = format!(
+                        "Layer {label} is not known by the configuration.Maybe it was loaded from another source, or \
+                         you're trying to add a new layer and need to do an HTTP PUT ?"
+                    );
+                    return Ok(Reply::text(400, XML, body));
+                }
+                cat.gwc.add(label, kind);
+            }
+            if let Some(layer) = cat.gwc.layers.get_mut(label) {
+                layer.doc = doc;
+            }
+            Ok(if req.method == "POST" {
+                Reply::new(200).header("Warning", "299: Deprecated API. Use PUT instead.")
+            } else {
+                Reply::text(200, XML, "layer saved")
+            })
+        }
+        _ => Err(Fault::Method("GET,POST,PUT,DELETE")),
+    }
+}
+
+fn gridset(cat: &mut Catalog, req: &Req, xml: bool, name: &str) -> Answer {
+    let built_in = BUILT_IN.contains(&name);
+    let gone = |verb: &str| {
+        Fault::Text(404, format!("Failed to {verb} GridSet. A GridSet with name \"{name}\" does not exist."))
+    };
+    match req.method.as_str() {
+        "GET" => {
+            let doc = match cat.gwc.gridsets.get(name) {
+                Some(doc) => doc.clone(),
+                None if built_in => El::new("gridSet").with("name", name),
+                None => return Err(gone("get")),
+            };
+            Ok(if xml {
+                Reply::text(200, "application/xml", format!("{DECLARATION}{}", doc.to_xml()))
+            } else {
+                Reply::text(200, "application/json", doc.to_json().to_string())
+            })
+        }
+        "PUT" => {
+            let mut doc = read(req)?;
+            if built_in {
+                return Err(Fault::Unexpected(String::new()));
+            }
+            if doc.find("extent").is_none() {
+                return Err(Fault::Unexpected(
+                    "Cannot invoke \"org.geowebcache.grid.BoundingBox.getWidth()\" because \"extent\" is null".to_owned(),
+                ));
+            }
+            numbers(&mut doc);
+            let known = cat.gwc.gridsets.insert(name.to_owned(), doc).is_some();
+            Ok(if known { Reply::new(200) } else { Reply::text(201, XML, "") })
+        }
+        "DELETE" if built_in => Err(Fault::Unexpected(String::new())),
+        "DELETE" => match cat.gwc.gridsets.remove(name) {
+            Some(_) => Ok(Reply::new(200)),
+            None => Err(gone("remove")),
+        },
+        _ => Err(Fault::Method("GET,PUT,DELETE")),
+    }
+}
+
+/// Numbers as Java writes them.
+fn numbers(el: &mut El) {
+    if el.name == "double"
+        && let Ok(number) = el.text.trim().parse()
+    {
+        el.text = java_double(number);
+    }
+    for kid in &mut el.kids {
+        numbers(kid);
+    }
+}
+
+fn seed(cat: &mut Catalog, req: &Req, ext: Option<&str>, label: &str) -> Answer {
+    let unknown =
+        || format!("Thread qtp510464020-16 Unknown layer {label}. Check the logfiles, it may not have loaded properly.");
+    let Some(layer) = cat.gwc.layers.get(label) else {
+        return Err(Fault::Text(if req.method == "GET" { 400 } else { 500 }, unknown()));
+    };
+    if req.method == "GET" {
+        return Ok(match ext {
+            Some("json") => Reply::text(200, "application/json", cat.gwc.report(Some(label)).to_string()),
+            Some("xml") => Reply::text(200, "application/xml", "<long-array-array/>"),
+            _ => Reply::text(200, "text/html;charset=utf-8", "<html>\n<head>\n<title>GWC Seed Form</title></head></html>"),
+        });
+    }
+    if req.media() == "application/x-www-form-urlencoded" {
+        cat.gwc.tasks.retain(|task| task.layer != label);
+        return Ok(Reply::text(200, "text/html;charset=utf-8", "<html>\n<p>Requested to terminate all tasks.</html>"));
+    }
+    let sets = Gwc::gridsets_of(layer);
+    let doc = read(req)?;
+    if let Some(set) = doc.text_of("gridSetId").filter(|set| !sets.contains(set)) {
+        return Err(Fault::Unexpected(format!("Unknown grid set {set}")));
+    }
+    let truncate = doc.text_of("type").as_deref() == Some("truncate");
+    let threads = doc.text_of("threadCount").and_then(|count| count.parse().ok()).unwrap_or(1);
+    if truncate {
+        cat.gwc.truncate(label);
+    }
+    cat.gwc.start(label, if truncate { 1 } else { threads }, !truncate);
+    Ok(Reply::text(200, "text/plain", ""))
+}
+
+fn mass_truncate(cat: &mut Catalog, req: &Req) -> Answer {
+    let media = "text/plain;charset=iso-8859-1";
+    let bad = |what: &str| {
+        Fault::Other(Reply::text(400, media, format!("org.geowebcache.rest.exception.RestException 400 BAD_REQUEST: {what}")))
+    };
+    if req.method == "GET" {
+        let types = ["truncateLayer", "truncateParameters", "truncateOrphans", "truncateExtent"];
+        let types: String = types.iter().map(|name| format!(" <requestType>{name}</requestType>")).collect();
+        let href = format!("{}/gwc/rest/masstruncate", req.base);
+        let body = format!("<massTruncateRequests href=\"{href}\">{types}</massTruncateRequests>");
+        return Ok(Reply::text(200, media, body));
+    }
+    if req.media() != "text/xml" {
+        return Err(bad(&format!("Format extension unknown or not specified: {}", req.media())));
+    }
+    let doc = read(req)?;
+    if !["truncateLayer", "truncateParameters", "truncateOrphans", "truncateExtent"].contains(&doc.name.as_str()) {
+        return Err(Fault::Unexpected(doc.name));
+    }
+    let label = doc.text_of("layerName").unwrap_or_default();
+    if !cat.gwc.layers.contains_key(&label) {
+        return Err(bad(&format!("Could not find layer {label}")));
+    }
+    cat.gwc.truncate(&label);
+    Ok(Reply::new(200))
+}
+
+/// `/gwc/service/..`: tiles that are remembered as cached, so that truncation can be seen.
+pub(crate) fn service(state: &State, req: &Req) -> Answer {
+    let page = |message: &str| {
+        let body = format!("<html>\n<head>\n<title>GWC Error</title>\n</head>\n<body>\n<h4>400: {message}</h4></body></html>");
+        Ok(Reply::text(400, "text/html", body))
+    };
+    let mut cat = state.cat();
+    if req.param("request").is_some_and(|request| request.eq_ignore_ascii_case("GetCapabilities")) {
+        // One layer with an unknown grid set breaks the service for all.
+        if cat.gwc.layers.values().any(|layer| cat.gwc.broken(layer)) {
+            return page("Cannot invoke \"org.geowebcache.grid.GridSubset.getName()\" because \"gridSubset\" is null");
+        }
+        let layers: String =
+            cat.gwc.layers.keys().map(|name| format!("<Layer><ows:Identifier>{}</ows:Identifier></Layer>", escape(name))).collect();
+        return Ok(Reply::text(200, "application/xml", format!("<Capabilities>{layers}</Capabilities>")));
+    }
+    let label = req.param("layers").or(req.param("layer")).unwrap_or_default().to_owned();
+    let Some(layer) = cat.gwc.layers.get(&label) else { return page(&format!("Unknown layer {label}")) };
+    if cat.gwc.broken(layer) {
+        return page("Cannot invoke \"org.geowebcache.grid.GridSubset.getSRS()\" because \"gridSubset\" is null");
+    }
+    let sets = Gwc::gridsets_of(layer);
+    let hit = !cat.gwc.tiles.insert((label, req.raw_query.clone()));
+    Ok(Reply::text(200, "image/png", super::png::png(256, 256, [0, 0, 0]))
+        .header("geowebcache-cache-result", if hit { "HIT" } else { "MISS" })
+        .header("geowebcache-gridset", sets.first().map_or("", String::as_str))
+        .header("Content-Disposition", "inline; filename=geoserver-dispatch.image"))
+}
