@@ -7,7 +7,7 @@ mod about;
 mod catalog;
 mod crs;
 mod data_store;
-mod doc;
+pub(crate) mod doc;
 mod feature_type;
 mod group;
 mod gwc;
@@ -24,7 +24,7 @@ mod wfs;
 mod wms;
 mod wms_store;
 mod workspace;
-mod xml;
+pub(crate) mod xml;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
