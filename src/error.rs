@@ -161,6 +161,50 @@ impl Error {
         self.0.hint.as_deref()
     }
 
+    /// The same error for another reader; the causes are kept as text.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let mut causes = Vec::new();
+        let mut cause = StdError::source(self);
+        while let Some(next) = cause {
+            causes.push(next.to_string());
+            cause = next.source();
+        }
+        Self(Box::new(Inner {
+            kind: self.0.kind,
+            message: self.0.message.clone(),
+            subject: self.0.subject.clone(),
+            hint: self.0.hint.clone(),
+            source: (!causes.is_empty()).then(|| causes.join(": ").into()),
+        }))
+    }
+
+    /// The error as it happened within `place`, such as one of several GeoServers.
+    #[must_use]
+    pub fn within(mut self, place: &str) -> Self {
+        self.0.subject = Some(match self.0.subject.take() {
+            Some(subject) if subject.contains(place) => subject,
+            Some(subject) => format!("{place}: {subject}"),
+            None => place.to_owned(),
+        });
+        self
+    }
+
+    /// One error for all of `errors`: the only one as it is, several as a list. None for none.
+    #[must_use]
+    pub fn all(mut errors: Vec<Self>) -> Option<Self> {
+        if errors.len() < 2 {
+            return errors.pop();
+        }
+        let first = &errors[0];
+        let kind = first.kind();
+        let hint = first.hint_text().map(str::to_owned);
+        let lines: Vec<String> = errors.iter().map(Self::one_line).collect();
+        let mut error = Self::new(kind, format!("{} things failed: {}", lines.len(), lines.join("; ")));
+        error.0.hint = hint;
+        Some(error)
+    }
+
     /// The error and all its causes on one line, joined by `: `, the hint left out.
     #[must_use]
     pub fn one_line(&self) -> String {
