@@ -57,6 +57,15 @@ pub struct StylesOutcome {
 }
 
 impl GeoServer {
+    /// Whether the workspace has a style of exactly this name. One request per workspace and run.
+    ///
+    /// # Errors
+    ///
+    /// As for every request.
+    pub async fn has_style(&self, workspace: &GeoName, name: &str) -> Result<bool> {
+        Ok(self.writer().await.styles(workspace).await?.contains(name))
+    }
+
     /// Publishes the styles of a layer, makes one its default and the others its alternatives, and
     /// removes stale ones.
     ///

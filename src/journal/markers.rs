@@ -30,6 +30,18 @@ impl Journal {
         .map(drop)
     }
 
+    /// All that is noted, as `((target, key), value)`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`](crate::error::ErrorKind::Io) when the journal cannot be read.
+    pub fn markers(&self) -> Result<Vec<((String, String), String)>> {
+        self.read(|transaction| {
+            let mut all = transaction.prepare("select target, key, value from marker")?;
+            all.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))?.collect()
+        })
+    }
+
     /// What was noted under `key` about `target`, such as the MD5 of the style that a GeoServer has.
     ///
     /// # Errors

@@ -26,6 +26,38 @@ pub enum Access {
 }
 
 impl Database {
+    /// Whether the slave's user may do here what jobs need: make schemas, and roles.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Denied`] naming the missing right and the statement that grants it.
+    pub async fn check_rights(&self) -> Result<()> {
+        let row = self
+            .client()
+            .await?
+            .query_one(include_str!("sql/rights.sql"), &[])
+            .await
+            .map_err(failure::doing("cannot read the user's rights", "the slave's database"))?;
+        let (user, database): (String, String) = (row.get("user_name"), row.get("database_name"));
+        let refuse = |what: &str, remedy: String| {
+            Err(Error::new(ErrorKind::Denied, format!("the user may not {what}")).subject(user.clone()).hint(remedy))
+        };
+        if !row.get::<_, bool>("may_create_schemas") {
+            return refuse(
+                "make schemas",
+                format!(
+                    "as a superuser: grant create on database {} to {}",
+                    quote_ident(&database),
+                    quote_ident(&user)
+                ),
+            );
+        }
+        if !row.get::<_, bool>("may_create_roles") {
+            return refuse("make roles", format!("as a superuser: alter role {} createrole", quote_ident(&user)));
+        }
+        Ok(())
+    }
+
     /// Makes sure that the PostGIS extension is in the database.
     ///
     /// # Errors

@@ -204,6 +204,19 @@ impl StateRepo {
         either!(self, repo => repo.tip().await)
     }
 
+    /// The branch that is followed: a name in Mercurial, a full ref name in Git.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Repository`] when the repository cannot be read, and in Git when no branch is set
+    /// and none is checked out.
+    pub async fn branch(&mut self) -> Result<String> {
+        match self {
+            Self::Hg(repo) => Ok(repo.branch().to_owned()),
+            Self::Git(repo) => repo.branch().await,
+        }
+    }
+
     /// The revision that `spec` names: a hash or its unambiguous start, a tag, a branch, a bookmark,
     /// a revision number (hg), `HEAD~2` and the like (git), or `null`. `None` when there is none.
     ///

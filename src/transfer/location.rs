@@ -45,6 +45,17 @@ pub(super) struct Peer {
     pub(super) host: String,
 }
 
+impl Remote {
+    /// `user@host`, as SSH takes it.
+    #[must_use]
+    pub fn login(&self) -> String {
+        match &self.user {
+            Some(user) => format!("{user}@{}", self.host),
+            None => self.host.clone(),
+        }
+    }
+}
+
 impl Location {
     /// Reads `user@host:/path`, `host:/path` or `/path`.
     ///

@@ -143,6 +143,12 @@ pub struct Transfer {
     inner: Arc<Inner>,
 }
 
+impl std::fmt::Debug for Transfer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transfer").finish_non_exhaustive()
+    }
+}
+
 struct Inner {
     engine: Arc<Engine>,
     sync_server: Option<(Peer, String)>,

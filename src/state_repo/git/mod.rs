@@ -68,6 +68,18 @@ impl GitRepo {
         .await
     }
 
+    pub(super) async fn branch(&self) -> Result<String> {
+        self.read(|opened| match &opened.place.branch {
+            Some(branch) => Ok(full_name(branch)),
+            None => {
+                let head = opened.repo.find_reference("HEAD").ok();
+                let branch = head.as_ref().and_then(|head| head.symbolic_target().ok().flatten()).map(str::to_owned);
+                branch.ok_or_else(|| opened.no_such_branch())
+            }
+        })
+        .await
+    }
+
     pub(super) async fn resolve(&self, spec: &str) -> Result<Option<Revision>> {
         let spec = spec.to_owned();
         self.read(move |opened| {

@@ -50,7 +50,7 @@ impl HgRepo {
     }
 
     /// The branch that is followed.
-    fn branch(&self) -> &str {
+    pub(super) fn branch(&self) -> &str {
         self.options.branch.as_deref().unwrap_or(DEFAULT_BRANCH)
     }
 
