@@ -15,6 +15,7 @@ pub mod geoserver;
 pub mod job;
 pub mod journal;
 pub mod name;
+pub mod plan;
 pub mod postgres;
 pub mod process;
 pub mod state_repo;

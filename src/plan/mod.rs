@@ -1,0 +1,180 @@
+//! What a pass is going to do: pure, printable, made before anything is touched.
+//!
+//! The plan is made from the changed files of the range and from what the journal knows of them.
+//! It says for each job file whether it runs, is done already, or cannot run, and which jobs must
+//! have ended before it begins. Only true dependencies order jobs: the files that concern one layer
+//! run after each other (publish, metadata, tile cache, removal); foreign keys are known only once
+//! a dump is there and are waited for while the plan is executed.
+
+use std::collections::{HashMap, HashSet};
+
+use md5::{Digest as _, Md5};
+
+use crate::error::Error;
+use crate::job::{self, Action, Companion, Document, JobFile, JobKind, Parsed};
+use crate::journal::{Known, State};
+
+/// A changed file of the state repository that is a job file.
+#[derive(Debug)]
+pub struct Candidate {
+    /// What the path says.
+    pub file: JobFile,
+    /// The file was deleted; `content` is what it held before.
+    pub deleted: bool,
+    /// The document.
+    pub content: Vec<u8>,
+    /// The revision that `content` was read at.
+    pub revision: String,
+}
+
+/// What is to be done, in the order in which jobs are started.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// The jobs that run.
+    pub jobs: Vec<PlannedJob>,
+    /// Job files whose content is applied already.
+    pub done: Vec<String>,
+}
+
+/// One job of the plan.
+#[derive(Debug)]
+pub struct PlannedJob {
+    /// What the path says.
+    pub file: JobFile,
+    /// What is done; unknown when the document cannot be read.
+    pub action: Option<Action>,
+    /// MD5 of the document, hexadecimal; with the action it identifies the work.
+    pub content_md5: String,
+    /// The revision the document was read at.
+    pub revision: String,
+    /// The work itself.
+    pub work: Work,
+    /// Indices of jobs that must have ended, well or badly, before this one begins.
+    pub after: Vec<usize>,
+}
+
+/// The work of a planned job.
+#[derive(Debug)]
+pub enum Work {
+    /// Run this document.
+    Run(Box<Document>),
+    /// Another job of the plan makes it pointless; the text says which and why.
+    Superseded(String),
+    /// The document cannot be read; the job fails with this error.
+    Invalid(Error),
+}
+
+impl PlannedJob {
+    /// The action's name for people and for the journal.
+    #[must_use]
+    pub fn action_name(&self) -> &'static str {
+        self.action.map_or("unreadable", Action::as_str)
+    }
+}
+
+/// Which files a plan takes although the journal says they are done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// None: what succeeded is not redone.
+    Never,
+    /// All: the operator named them.
+    Always,
+}
+
+/// Makes the plan for `candidates`, given what is `known` of each job file.
+#[must_use]
+pub fn plan(candidates: Vec<Candidate>, known: &HashMap<String, Known>, again: Again) -> Plan {
+    let mut plan = Plan::default();
+    for candidate in candidates {
+        let content_md5 = hex_md5(&candidate.content);
+        let (action, work) = match job::parse(&candidate.file, &candidate.content, candidate.deleted) {
+            Ok(Parsed::Nothing { .. }) => continue,
+            Ok(Parsed::Job(document)) => (Some(document.action()), Work::Run(Box::new(document))),
+            Err(error) => (None, Work::Invalid(error)),
+        };
+        if again == Again::Never && is_done(known.get(&candidate.file.path), &content_md5, action) {
+            plan.done.push(candidate.file.path);
+            continue;
+        }
+        let revision = candidate.revision;
+        plan.jobs.push(PlannedJob { file: candidate.file, action, content_md5, revision, work, after: Vec::new() });
+    }
+    plan.jobs.sort_by(|a, b| order(a).cmp(&order(b)));
+    drop_superseded_removals(&mut plan.jobs);
+    chain_jobs_of_one_subject(&mut plan.jobs);
+    plan
+}
+
+/// Nothing is left to do for a job that ended well with this very content and action.
+fn is_done(known: Option<&Known>, content_md5: &str, action: Option<Action>) -> bool {
+    known.is_some_and(|known| {
+        known.content_md5 == content_md5
+            && Some(known.action.as_str()) == action.map(Action::as_str)
+            && matches!(known.state, State::Succeeded)
+    })
+}
+
+/// Workspaces first, since they decide who may read; removals after publications.
+fn order(job: &PlannedJob) -> (bool, u8, &str, u8, &str) {
+    let kind = match job.file.kind {
+        JobKind::Auth => 0,
+        JobKind::Workspace => 1,
+        JobKind::AccessRules => 2,
+        JobKind::WmsStore | JobKind::LiveStore => 3,
+        JobKind::Feature => 4,
+        JobKind::WmsLayer | JobKind::LiveLayer => 5,
+        JobKind::LayerGroup => 6,
+    };
+    let removal = job.action == Some(Action::Remove);
+    // A store must outlive its layers, a layer its groups.
+    let kind = if removal { 10 - kind } else { kind };
+    let step = match job.file.companion {
+        None => 0,
+        Some(Companion::Meta) => 1,
+        Some(Companion::EmptyGwc) => 2,
+    };
+    (removal, kind, &job.file.stem, step, &job.file.path)
+}
+
+type Subject = (JobKind, String);
+
+/// What a job is about: jobs with the same subject never run at the same time.
+fn subject(job: &PlannedJob) -> Subject {
+    (job.file.kind, job.file.stem.clone())
+}
+
+/// A layer that moves from one channel to another is removed here and published there: taking it
+/// away after (or just before) it was published would lose it.
+fn drop_superseded_removals(jobs: &mut [PlannedJob]) {
+    let published: HashMap<Subject, String> = jobs
+        .iter()
+        .filter(|job| job.action == Some(Action::Publish))
+        .map(|job| (subject(job), job.file.path.clone()))
+        .collect();
+    for job in jobs.iter_mut().filter(|job| job.action == Some(Action::Remove)) {
+        if let Some(path) = published.get(&subject(job)) {
+            job.work = Work::Superseded(format!("nothing is removed: {path} publishes the same name"));
+        }
+    }
+}
+
+fn chain_jobs_of_one_subject(jobs: &mut [PlannedJob]) {
+    let mut last: HashMap<Subject, usize> = HashMap::new();
+    for (index, job) in jobs.iter_mut().enumerate() {
+        if let Some(previous) = last.insert(subject(job), index) {
+            job.after.push(previous);
+        }
+    }
+}
+
+/// The paths of a plan's jobs, to see at a glance whether a file is in it.
+#[must_use]
+pub fn paths(plan: &Plan) -> HashSet<&str> {
+    plan.jobs.iter().map(|job| job.file.path.as_str()).collect()
+}
+
+/// MD5 of `bytes` in lower-case hexadecimal, the form that job files and the old status files use.
+#[must_use]
+pub fn hex_md5(bytes: &[u8]) -> String {
+    Md5::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
