@@ -10,6 +10,7 @@
 
 pub mod config;
 pub mod error;
+pub mod execute;
 pub mod filter;
 pub mod geoserver;
 pub mod job;

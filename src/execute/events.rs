@@ -1,0 +1,141 @@
+//! What a run tells whoever watches it: the journal, the terminal, the log.
+
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+/// One step inside a job. The text form is what the journal and `status` show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Step {
+    /// The metadata file is fetched and merged into the job.
+    Metadata,
+    /// The dump is fetched.
+    Dump,
+    /// The style files are fetched.
+    StyleFiles,
+    /// Extension, schemas and roles are there.
+    Schemas,
+    /// The new table is loaded beside the old one.
+    Restore,
+    /// Foreign keys of the new table are made.
+    ForeignKeys,
+    /// The new table takes the name, the view reads it.
+    Swap,
+    /// The workspace is there.
+    Workspace,
+    /// The store is there.
+    Store,
+    /// The feature type and its layer are as the job says.
+    FeatureType,
+    /// The layer's styles are as the job says.
+    Styles,
+    /// The layer is gone from GeoServer.
+    RemoveLayer,
+    /// View and tables are gone.
+    RemoveTable,
+}
+
+impl Step {
+    /// The step's name for journal, status and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Metadata => "metadata",
+            Self::Dump => "dump",
+            Self::StyleFiles => "style files",
+            Self::Schemas => "schemas and roles",
+            Self::Restore => "restore",
+            Self::ForeignKeys => "foreign keys",
+            Self::Swap => "swap",
+            Self::Workspace => "workspace",
+            Self::Store => "store",
+            Self::FeatureType => "feature type",
+            Self::Styles => "styles",
+            Self::RemoveLayer => "remove layer",
+            Self::RemoveTable => "remove table",
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How a step ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepEnd {
+    /// It changed something.
+    Done,
+    /// Everything was as it should be.
+    Unchanged,
+    /// It failed.
+    Failed,
+}
+
+/// How a job ended.
+#[derive(Debug)]
+pub enum JobEnd {
+    /// All its effects are there. The text says what was remarkable, if anything was.
+    Succeeded(Option<String>),
+    /// This slave's filters do not take it; the text says why.
+    Filtered(String),
+    /// This version does not do jobs of its kind; a later one will.
+    Waiting(String),
+    /// It failed.
+    Failed(crate::error::Error),
+}
+
+/// Something happened. `job` is the index of the job in the plan.
+#[derive(Debug)]
+pub enum Event {
+    /// A job began.
+    JobStarted {
+        /// Index in the plan.
+        job: usize,
+    },
+    /// A step began.
+    StepStarted {
+        /// Index in the plan.
+        job: usize,
+        /// Which step.
+        step: Step,
+        /// The GeoServer it is for, if it is for one.
+        target: Option<String>,
+    },
+    /// A step ended.
+    StepEnded {
+        /// Index in the plan.
+        job: usize,
+        /// Which step.
+        step: Step,
+        /// The GeoServer it is for, if it is for one.
+        target: Option<String>,
+        /// How it ended.
+        end: StepEnd,
+        /// What there is to say about it.
+        message: Option<String>,
+        /// When it began.
+        started: Timestamp,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A fact about what was pushed to a target; `None` forgets it.
+    Fact {
+        /// The GeoServer.
+        target: String,
+        /// What the fact is about.
+        key: String,
+        /// The fact.
+        value: Option<String>,
+    },
+    /// A job ended; the last event of the job.
+    JobEnded {
+        /// Index in the plan.
+        job: usize,
+        /// How.
+        end: JobEnd,
+    },
+}

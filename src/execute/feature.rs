@@ -1,0 +1,236 @@
+//! Feature layers: publish, metadata only, remove.
+
+use std::collections::HashSet;
+
+use futures_util::future::join_all;
+
+use super::geoserver::Published;
+use super::tables::{Loading, Voice};
+use super::{Ctx, JobEnd, Step, StepEnd};
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::{Action, FeatureJob, FeatureRemoval};
+use crate::name::PgIdent;
+use crate::postgres::{Archive, Database, ForeignKey, Swapped, Table};
+use crate::transfer::{CacheName, Fetched};
+
+impl Ctx<'_> {
+    /// Brings a feature layer, or only its metadata, into being.
+    pub(super) async fn publish_feature(&self, job: &FeatureJob, voice: &mut Voice<'_>) -> Result<JobEnd> {
+        let table = table(job);
+        let mut fetched = Vec::new();
+        let mut notes = Vec::new();
+        if job.action == Action::Publish
+            && job.sync_postgres_data
+            && let Some(database) = &self.run.parts.database
+        {
+            voice.loads((table.data_schema.to_string(), table.name.to_string()));
+            let schemas = [&table.schema, &table.data_schema, &table.outdated_schema];
+            self.schemas(database, schemas, job.access).await?;
+            fetched.extend(Box::pin(self.replace_table(database, job, &table, voice, &mut notes)).await?);
+        }
+        // Nobody has to wait for a table that this job does not touch.
+        voice.loads_nothing();
+        voice.ready();
+        if job.sync_geoserver_data {
+            fetched.extend(Box::pin(self.publish_on_geoservers(job, &table, &mut notes)).await?);
+        }
+        if !self.run.parts.choices.keep_cached_files {
+            for file in &fetched {
+                // The layer is published: a file that stays costs space, not the job.
+                if let Err(error) = self.run.parts.transfer.discard(file) {
+                    tracing::warn!(error = error.one_line(), "a cached file could not be removed");
+                }
+            }
+        }
+        Ok(JobEnd::Succeeded((!notes.is_empty()).then(|| notes.join("; "))))
+    }
+
+    /// Fetches the dump and replaces the table, unless this very content is published already.
+    async fn replace_table(
+        &self,
+        database: &Database,
+        job: &FeatureJob,
+        table: &Table,
+        voice: &mut Voice<'_>,
+        notes: &mut Vec<String>,
+    ) -> Result<Option<Fetched>> {
+        let Some(data) = &job.data else {
+            return Err(Error::new(ErrorKind::Document, "the job names no dump").subject(&self.file.path).hint(
+                "publish the layer again on the master; `sync_postgres_data: false` is for layers without a table",
+            ));
+        };
+        if data.md5.is_some() && database.published_md5(table).await? == data.md5 {
+            voice.ready();
+            return Ok(None);
+        }
+        let extension = data.file.rsplit_once('.').map_or("db", |(_, extension)| extension);
+        let name = CacheName::dump(job.workspace.as_str(), job.name.as_str(), extension)?;
+        let dump = self
+            .step(
+                Step::Dump,
+                None,
+                Box::pin(async {
+                    let fetched = super::metadata::fetch(&self.run.parts.transfer, data, name, "dump").await?;
+                    let message = format!("{} bytes", fetched.bytes);
+                    Ok((fetched, StepEnd::Done, Some(message)))
+                }),
+            )
+            .await?;
+        let archive = self
+            .step(
+                Step::Restore,
+                None,
+                Box::pin(async {
+                    let _one_of_few = self.run.restores.acquire().await.map_err(|_| super::stopped())?;
+                    let archive =
+                        Archive::inspect(&dump.path, table, &self.run.stop).await?.with_md5(dump.md5.to_string());
+                    database.load(table, &archive, |_| {}).await?;
+                    Ok((archive, StepEnd::Done, None))
+                }),
+            )
+            .await?;
+        voice.ready();
+        if !archive.foreign_keys().is_empty() {
+            self.step(
+                Step::ForeignKeys,
+                None,
+                Box::pin(async {
+                    let left_out = self.foreign_keys_to_leave_out(database, archive.foreign_keys()).await?;
+                    database.add_foreign_keys(table, &archive, &left_out).await?;
+                    let message =
+                        left_out.iter().map(|(schema, name)| format!("{schema}.{name}")).collect::<Vec<_>>().join(", ");
+                    if !left_out.is_empty() {
+                        notes.push(format!(
+                            "foreign keys to {message} are left out: this slave does not take those layers"
+                        ));
+                    }
+                    Ok(((), StepEnd::Done, None))
+                }),
+            )
+            .await?;
+        }
+        let md5 = dump.md5.to_string();
+        self.step(
+            Step::Swap,
+            None,
+            Box::pin(async {
+                let Swapped { columns_changed, .. } = database.swap(table, Some(&md5)).await?;
+                if columns_changed {
+                    // GeoServer answers with the old columns until it is told: first thing after the swap.
+                    self.forget_schema_everywhere(job).await;
+                }
+                Ok(((), StepEnd::Done, columns_changed.then(|| "the columns changed".to_owned())))
+            }),
+        )
+        .await?;
+        Ok(Some(dump))
+    }
+
+    /// Waits for the tables that foreign keys point to; returns those that this slave does not hold
+    /// because its filters refuse them.
+    async fn foreign_keys_to_leave_out(
+        &self,
+        database: &Database,
+        foreign_keys: &[ForeignKey],
+    ) -> Result<Vec<(String, String)>> {
+        let mut left_out = Vec::new();
+        let targets: HashSet<&(String, String)> = foreign_keys.iter().map(|key| &key.references).collect();
+        for target in targets {
+            let in_this_pass = self.run.tables.settled(target).await;
+            if has_table(database, target).await? {
+                continue;
+            }
+            let layer = format!("{}.{}", target.0.trim_end_matches("_data"), target.1);
+            let name = format!("{}.{}", target.0, target.1);
+            if in_this_pass.is_none() && self.run.background.filtered_layers.contains(&layer) {
+                left_out.push(target.clone());
+            } else if in_this_pass == Some(Loading::Failed) {
+                return Err(Error::new(ErrorKind::Dependency, "a foreign key points to a table whose own job failed")
+                    .subject(name)
+                    .hint("mend that job; this one follows with the next run"));
+            } else {
+                return Err(Error::new(ErrorKind::Dependency, "a foreign key points to a table that is not there")
+                    .subject(name)
+                    .hint("publish the layer it belongs to; this job follows with the next run"));
+            }
+        }
+        Ok(left_out)
+    }
+
+    /// Does a feature's part on every GeoServer; each has its own outcome.
+    async fn publish_on_geoservers(
+        &self,
+        job: &FeatureJob,
+        table: &Table,
+        notes: &mut Vec<String>,
+    ) -> Result<Vec<Fetched>> {
+        let servers: Vec<_> =
+            self.run.parts.geoservers.iter().filter(|server| !self.is_finished(server.name())).collect();
+        if servers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let described = self.describe(job, table).await?;
+        if let Some(warning) = &described.warning {
+            notes.push(warning.clone());
+        }
+        let styles = self.style_files(job, &servers).await?;
+        let outcomes =
+            join_all(servers.iter().map(|server| Box::pin(self.publish_on(server, job, &described, &styles)))).await;
+        let mut failures = Vec::new();
+        for (server, outcome) in servers.iter().zip(outcomes) {
+            match outcome {
+                Ok(Published { bad_styles }) => failures.extend(bad_styles),
+                Err(error) if servers.len() == 1 => failures.push(error),
+                Err(error) => failures.push(error.within(server.name())),
+            }
+        }
+        match Error::all(failures) {
+            Some(error) => Err(error),
+            None => Ok(styles.into_fetched()),
+        }
+    }
+
+    /// Takes a feature layer away: from every GeoServer first, then from the database.
+    pub(super) async fn remove_feature(&self, job: &FeatureRemoval) -> Result<JobEnd> {
+        let servers = self.run.parts.geoservers.iter();
+        let outcomes = join_all(servers.clone().map(|server| Box::pin(self.remove_from(server, job)))).await;
+        let failures = servers.zip(outcomes).filter_map(|(server, outcome)| Some(outcome.err()?.within(server.name())));
+        if let Some(error) = Error::all(failures.collect()) {
+            // The table stays as long as a GeoServer may still read it.
+            return Err(error);
+        }
+        if let Some(database) = &self.run.parts.database {
+            let table = Table {
+                schema: job.database.schema.clone(),
+                data_schema: job.database.data_schema.clone(),
+                outdated_schema: job.database.outdated_schema.clone(),
+                name: job.database.table.clone(),
+            };
+            self.step(
+                Step::RemoveTable,
+                None,
+                Box::pin(async {
+                    let end = if database.remove(&table).await? { StepEnd::Done } else { StepEnd::Unchanged };
+                    Ok(((), end, None))
+                }),
+            )
+            .await?;
+        }
+        Ok(JobEnd::Succeeded(None))
+    }
+}
+
+async fn has_table(database: &Database, (schema, name): &(String, String)) -> Result<bool> {
+    let (schema, name) = (PgIdent::new("schema", schema)?, PgIdent::new("table", name)?);
+    Ok(database.columns(&schema, &name).await?.is_some())
+}
+
+/// The relations of a feature.
+pub(super) fn table(job: &FeatureJob) -> Table {
+    Table {
+        schema: job.database.schema.clone(),
+        data_schema: job.database.data_schema.clone(),
+        outdated_schema: job.database.outdated_schema.clone(),
+        name: job.database.table.clone(),
+    }
+}

@@ -1,0 +1,260 @@
+//! Runs a plan: every job is an async function that performs its steps in order.
+//!
+//! Jobs run concurrently. A step that several jobs need (a workspace, a store, a schema) is performed
+//! once and awaited by the others. Restores are bounded by a semaphore, transfers by the transfer
+//! module, writes to a GeoServer by its client. What happens is told as [`Event`]s; this module
+//! writes nothing down itself.
+
+mod events;
+mod facts;
+mod feature;
+mod geoserver;
+mod metadata;
+mod schemas;
+mod shared;
+mod tables;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use self::events::{Event, JobEnd, Step, StepEnd};
+pub use self::facts::Facts;
+pub use self::metadata::complete;
+use self::shared::Shared;
+use self::tables::Tables;
+use crate::error::{Error, ErrorKind, Result};
+use crate::filter::{Filters, Verdict};
+use crate::geoserver::GeoServer;
+use crate::job::{Action, AuthLevel, Document, Job, JobFile, JobKind};
+use crate::plan::{Plan, PlannedJob, Work};
+use crate::postgres::Database;
+use crate::transfer::Transfer;
+
+/// How long running steps may take to reach a safe point once the run is asked to stop.
+const STOP_GRACE: Duration = Duration::from_secs(20);
+
+/// What jobs work with, built from the settings.
+#[derive(Debug)]
+pub struct Parts {
+    /// Brings files.
+    pub transfer: Transfer,
+    /// The slave's database; `None` leaves it out.
+    pub database: Option<Database>,
+    /// The GeoServers; none leaves them out.
+    pub geoservers: Vec<GeoServer>,
+    /// Which jobs this slave takes.
+    pub filters: Filters,
+    /// Choices of the operator.
+    pub choices: Choices,
+}
+
+/// Choices of the operator that shape jobs.
+#[derive(Debug, Clone)]
+pub struct Choices {
+    /// Namespace URI of a workspace, with `{}` for the workspace.
+    pub workspace_namespace: crate::config::Template,
+    /// Name of a workspace's PostGIS store, with `{}` for the workspace.
+    pub datastore_name: crate::config::Template,
+    /// Spatial reference system where none is found, `EPSG:n`.
+    pub default_crs: String,
+    /// Connection parameters that every PostGIS store shares: host, port, database, user.
+    pub store_connection: BTreeMap<String, String>,
+    /// Password of the PostGIS stores.
+    pub store_password: Option<secrecy::SecretString>,
+    /// How many restores run at once.
+    pub parallel_restores: usize,
+    /// Keep fetched files, because other slaves take them from here.
+    pub keep_cached_files: bool,
+}
+
+/// What earlier runs and the repository's tip tell a pass.
+#[derive(Debug, Default)]
+pub struct Background {
+    /// Facts about what was pushed to each target.
+    pub facts: Facts,
+    /// Per job file: targets whose GeoServer steps succeeded for the same content.
+    pub finished_targets: HashMap<String, HashSet<String>>,
+    /// Access level of each workspace that has a document in the repository.
+    pub workspace_levels: HashMap<String, AuthLevel>,
+    /// Layers (`workspace.name`) that this slave's filters do not take.
+    pub filtered_layers: HashSet<String>,
+}
+
+/// Runs all jobs of `plan`; returns when every one has ended. Each job ends with one
+/// [`Event::JobEnded`], whatever happens to it; when `stop` is cancelled, jobs end early with
+/// [`ErrorKind::Stopped`].
+pub async fn execute(
+    plan: Plan,
+    parts: Parts,
+    background: Background,
+    events: mpsc::UnboundedSender<Event>,
+    stop: CancellationToken,
+) {
+    let count = plan.jobs.len();
+    let ended: Vec<watch::Sender<bool>> = (0..count).map(|_| watch::Sender::new(false)).collect();
+    let run = Arc::new(Run {
+        restores: Semaphore::new(parts.choices.parallel_restores.max(1)),
+        tables: Tables::new(count),
+        database_steps: Shared::new(),
+        geoserver_steps: Shared::new(),
+        access: tokio::sync::Mutex::new(HashMap::new()),
+        parts,
+        background,
+        events,
+        stop,
+        ended,
+    });
+    let mut jobs = JoinSet::new();
+    let mut index_of = HashMap::new();
+    for (index, job) in plan.jobs.into_iter().enumerate() {
+        let run_of_job = Arc::clone(&run);
+        let handle = jobs.spawn(async move { run_of_job.job(index, job).await });
+        index_of.insert(handle.id(), index);
+    }
+    while let Some(finished) = jobs.join_next_with_id().await {
+        if let Err(panic) = finished
+            && let Some(&job) = index_of.get(&panic.id())
+        {
+            let error = Error::new(ErrorKind::Bug, "the job crashed")
+                .source(panic)
+                .hint("this is a fault of borg-slave: report it with this message; the other jobs are not affected");
+            run.emit(Event::JobEnded { job, end: JobEnd::Failed(error) });
+            run.mark_ended(job);
+        }
+    }
+    run.parts.transfer.close().await;
+}
+
+/// Whether this version applies jobs of this kind.
+#[must_use]
+pub fn applies(kind: JobKind) -> bool {
+    matches!(kind, JobKind::Feature | JobKind::Workspace)
+}
+
+/// One execution of a plan.
+struct Run {
+    parts: Parts,
+    background: Background,
+    events: mpsc::UnboundedSender<Event>,
+    stop: CancellationToken,
+    restores: Semaphore,
+    tables: Tables,
+    /// Steps in the database, by what they make.
+    database_steps: Shared<String, ()>,
+    /// Steps in a GeoServer, by target and what they make.
+    geoserver_steps: Shared<(String, String), bool>,
+    /// The strictest access level that was applied to each schema.
+    access: tokio::sync::Mutex<HashMap<String, AuthLevel>>,
+    ended: Vec<watch::Sender<bool>>,
+}
+
+/// A job being run, for its steps.
+struct Ctx<'a> {
+    run: &'a Run,
+    job: usize,
+    file: &'a JobFile,
+}
+
+impl Run {
+    fn emit(&self, event: Event) {
+        // The receiver lives as long as the run; if it is gone, nobody wants to know.
+        let _ = self.events.send(event);
+    }
+
+    fn mark_ended(&self, job: usize) {
+        if let Some(ended) = self.ended.get(job) {
+            ended.send_replace(true);
+        }
+    }
+
+    async fn job(&self, index: usize, job: PlannedJob) {
+        let mut voice = self.tables.voice();
+        if job.file.kind != JobKind::Feature {
+            voice.loads_nothing();
+        }
+        for &earlier in &job.after {
+            if let Some(ended) = self.ended.get(earlier) {
+                let _ = ended.subscribe().wait_for(|ended| *ended).await;
+            }
+        }
+        self.emit(Event::JobStarted { job: index });
+        let ctx = Ctx { run: self, job: index, file: &job.file };
+        let work = async {
+            match job.work {
+                Work::Invalid(error) => Err(error),
+                Work::Superseded(why) => Ok(JobEnd::Succeeded(Some(why))),
+                Work::Run(document) => Box::pin(ctx.document(*document, &mut voice)).await,
+            }
+        };
+        // Steps end by themselves when the run is stopped; the grace is for those that hang.
+        let grace = async {
+            self.stop.cancelled().await;
+            tokio::time::sleep(STOP_GRACE).await;
+        };
+        let end = tokio::select! {
+            biased;
+            end = work => end,
+            () = grace => Err(stopped()),
+        };
+        self.emit(Event::JobEnded { job: index, end: end.unwrap_or_else(JobEnd::Failed) });
+        self.mark_ended(index);
+    }
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorKind::Stopped, "the run was asked to stop before the job was finished")
+}
+
+impl Ctx<'_> {
+    /// Completes a document with its metadata, asks the filter, and runs the job.
+    async fn document(&self, document: Document, voice: &mut tables::Voice<'_>) -> Result<JobEnd> {
+        let complete = self.complete(document).await?;
+        // What is to go must go, even if the filter has changed since it came.
+        if complete.action != Action::Remove
+            && let Verdict::Refused { reason } = self.run.parts.filters.accepts(self.file.kind, &complete.facts)?
+        {
+            return Ok(JobEnd::Filtered(reason));
+        }
+        match complete.job {
+            Job::Feature(job) => Box::pin(self.publish_feature(&job, voice)).await,
+            Job::FeatureRemoval(job) => Box::pin(self.remove_feature(&job)).await,
+            Job::Workspace(job) => Box::pin(self.workspace(&job)).await,
+            _ => Ok(JobEnd::Waiting(format!(
+                "this version does not apply {} jobs; a later version will, without being asked again",
+                self.file.kind.as_str()
+            ))),
+        }
+    }
+
+    /// Performs one step: tells when it begins, how it ends, and how long it took.
+    ///
+    /// The work is boxed, because all jobs of a pass are in memory and few are at any one step.
+    async fn step<T>(
+        &self,
+        step: Step,
+        target: Option<&str>,
+        work: Pin<Box<impl Future<Output = Result<(T, StepEnd, Option<String>)>>>>,
+    ) -> Result<T> {
+        if self.run.stop.is_cancelled() {
+            return Err(stopped());
+        }
+        let (job, target) = (self.job, target.map(str::to_owned));
+        let (started, clock) = (Timestamp::now(), Instant::now());
+        self.run.emit(Event::StepStarted { job, step, target: target.clone() });
+        let result = work.await;
+        let (end, message, outcome) = match result {
+            Ok((value, end, message)) => (end, message, Ok(value)),
+            Err(error) => (StepEnd::Failed, Some(error.one_line()), Err(error)),
+        };
+        let took = clock.elapsed();
+        self.run.emit(Event::StepEnded { job, step, target, end, message, started, took });
+        outcome
+    }
+}
