@@ -8,6 +8,7 @@
 //!
 //! A module imports only what stands below it; `ARCHITECTURE.md` draws the floors.
 
+pub mod cli;
 pub mod config;
 pub mod error;
 pub mod execute;
@@ -20,4 +21,7 @@ pub mod plan;
 pub mod postgres;
 pub mod process;
 pub mod state_repo;
+pub mod sync;
+pub mod telemetry;
 pub mod transfer;
+pub mod wire;

@@ -1,3 +1,7 @@
 //! The doorbell: turns what the library returns into an exit status.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(borg_slave::cli::run())
+}

@@ -1,0 +1,176 @@
+//! `check`: tries everything that the settings name and says what to mend.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Session, exit, print, sync};
+use crate::error::{Error, ErrorKind, Result, io_error};
+use crate::geoserver::GeoServer;
+use crate::job::{self, Parsed};
+use crate::process::Cmd;
+use crate::state_repo::{StateRepo, Vcs};
+use crate::sync::Request;
+use crate::transfer::Location;
+
+/// How long a probe of a program or a remote side may take.
+const PROBE_LIMIT: Duration = Duration::from_secs(30);
+
+/// Collects the lines: what was tried, and how it went.
+#[derive(Default)]
+struct Report {
+    text: String,
+    problems: usize,
+}
+
+impl Report {
+    fn line(&mut self, what: &str, outcome: Result<String>) {
+        match outcome {
+            Ok(found) => self.text.push_str(&format!("ok       {what}: {found}\n")),
+            Err(error) => {
+                self.problems += 1;
+                self.text.push_str(&format!("PROBLEM  {what}: {}\n", error.one_line()));
+                if let Some(hint) = error.hint_text() {
+                    self.text.push_str(&format!("         {hint}\n"));
+                }
+            }
+        }
+    }
+
+    fn left_out(&mut self, what: &str, why: &str) {
+        self.text.push_str(&format!("left out {what}: {why}\n"));
+    }
+}
+
+pub(super) async fn run(session: &Session) -> Result<u8> {
+    let settings = &session.settings;
+    let mut report = Report::default();
+    for (variable, dir) in [
+        ("CACHE_PATH", &settings.cache_path),
+        ("SYNC_STATUS_PATH", &settings.sync_status_path),
+        ("PREVIEW_PATH", &settings.preview_path),
+    ] {
+        report.line(variable, writable(dir));
+    }
+    report.line("filters", crate::wire::filters(settings).map(|_| "they compile".into()));
+    let mut hosts = BTreeSet::new();
+    match sync::open_repository(session, None).await {
+        Ok(mut repository) => {
+            let outcome = repository_line(session, &mut repository, &mut hosts).await;
+            report.line("state repository", outcome);
+            repository.close().await;
+        }
+        Err(error) => report.line("state repository", Err(error)),
+    }
+    for (program, argument) in
+        [("rsync", "--version"), ("ssh", "-V"), ("pg_restore", "--version"), ("psql", "--version")]
+    {
+        report.line(program, version_line(program, argument).await);
+    }
+    if let Some(server) = &settings.sync_server {
+        hosts.insert(server.remote.clone());
+    }
+    for host in &hosts {
+        report.line(&format!("SSH to {host}"), ssh_line(&settings.file_ssh, host).await);
+    }
+    database_lines(session, &mut report).await;
+    if settings.skip.gs {
+        report.left_out("GeoServer", "SKIP_GS is set");
+    } else {
+        for server in crate::wire::geoservers(settings)? {
+            report.line(&format!("GeoServer {}", server.name()), geoserver_line(&server).await);
+        }
+    }
+    if settings.master.is_none() {
+        report.left_out("master's database", "MASTER_PGSQL_HOST is not set, nothing is reported");
+    }
+    print(&report.text)?;
+    Ok(if report.problems == 0 { exit::APPLIED } else { exit::FAILED })
+}
+
+fn writable(dir: &Path) -> Result<String> {
+    std::fs::create_dir_all(dir).map_err(|source| io_error(dir, "cannot make the directory", source))?;
+    tempfile::tempfile_in(dir).map_err(|source| io_error(dir, "cannot write into the directory", source))?;
+    Ok(format!("{} can be written", dir.display()))
+}
+
+/// Reads the tip and collects the hosts that its job files take files from.
+async fn repository_line(
+    session: &Session,
+    repository: &mut StateRepo,
+    hosts: &mut BTreeSet<String>,
+) -> Result<String> {
+    let tip = repository.tip().await?;
+    let candidates = crate::sync::job_files(&session.settings, repository, &Request::default()).await?;
+    for candidate in &candidates {
+        let Ok(Parsed::Job(document)) = job::parse(&candidate.file, &candidate.content, false) else { continue };
+        if let Some(Ok(Location::Remote(remote))) = document.metadata().map(|file| Location::parse(&file.file)) {
+            hosts.insert(remote.login());
+        }
+    }
+    let vcs = match repository.vcs() {
+        Vcs::Hg => "Mercurial",
+        Vcs::Git => "Git",
+    };
+    Ok(format!("{vcs}, {} job files at {}", candidates.len(), tip.short()))
+}
+
+async fn version_line(program: &str, argument: &str) -> Result<String> {
+    let finished = Cmd::new(program).arg(argument).time_limit(PROBE_LIMIT).run().await?.success()?;
+    let text = if finished.stdout.is_empty() { finished.stderr.clone() } else { finished.stdout_text() };
+    Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+}
+
+async fn ssh_line(ssh: &[String], host: &str) -> Result<String> {
+    let Some((program, options)) = ssh.split_first() else {
+        return Err(Error::new(ErrorKind::Settings, "the SSH command is empty").subject("BORG_SSH"));
+    };
+    let probe = Cmd::new(program)
+        .args(options)
+        .args([
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "ConnectTimeout=10",
+            "-o",
+            "ConnectionAttempts=1",
+            host,
+            "rsync",
+            "--version",
+        ])
+        .time_limit(PROBE_LIMIT);
+    let finished = probe.run().await?;
+    match finished.status.code() {
+        Some(0) => Ok(finished.stdout_text().lines().next().unwrap_or_default().trim().to_owned()),
+        Some(127) => Ok("logged in; no rsync there, files come by SFTP, which is slower".into()),
+        _ => Err(finished.failure().hint(format!(
+            "try `{} {host} true` as the user that runs borg-slave; BORG_SSH, BORGCOLLECTOR_SSH set the command",
+            shell_words::join(ssh)
+        ))),
+    }
+}
+
+async fn database_lines(session: &Session, report: &mut Report) {
+    if session.settings.skip.db {
+        report.left_out("database", "SKIP_DB is set");
+        return;
+    }
+    let settings = &session.settings.database;
+    let what = format!("database {} on {}:{}", settings.database, settings.host, settings.port);
+    let outcome = async {
+        let database = crate::wire::database(&session.settings, &session.stop)?;
+        let versions = database.preflight().await?;
+        for warning in versions.warnings() {
+            tracing::warn!("{warning}");
+        }
+        database.check_rights().await?;
+        let postgis = versions.postgis.as_deref().unwrap_or("not there yet, it will be made");
+        Ok(format!("PostgreSQL {}, PostGIS {postgis}, pg_restore {}", versions.server, versions.pg_restore))
+    };
+    report.line(&what, outcome.await);
+}
+
+async fn geoserver_line(server: &GeoServer) -> Result<String> {
+    let version = server.version().await?;
+    Ok(format!("version {version}, the login is an administrator's"))
+}

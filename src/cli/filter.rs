@@ -1,0 +1,46 @@
+//! `filter`: which jobs the filters take, and why not.
+
+use std::fmt::Write as _;
+
+use super::{Session, exit, print, sync};
+use crate::error::Result;
+use crate::filter::{Filters, Verdict};
+use crate::job::{self, JobFile, Parsed};
+use crate::sync::Request;
+use crate::transfer::Transfer;
+
+pub(super) async fn run(session: &Session, job_files: &[String]) -> Result<u8> {
+    let filters = crate::wire::filters(&session.settings)?;
+    let transfer = crate::wire::transfer(&session.settings, None, &session.stop)?;
+    let mut repository = sync::open_repository(session, None).await?;
+    let request = Request { files: job_files.to_vec(), ..Request::default() };
+    let candidates = crate::sync::job_files(&session.settings, &mut repository, &request).await;
+    repository.close().await;
+    let candidates = candidates?;
+    let answers = candidates.iter().map(|candidate| answer(&filters, &transfer, &candidate.file, &candidate.content));
+    let answers = futures_util::future::join_all(answers).await;
+    transfer.close().await;
+    let (mut text, mut errors) = (String::new(), 0);
+    for (candidate, answer) in candidates.iter().zip(answers) {
+        let path = &candidate.file.path;
+        match answer {
+            Ok(Some(Verdict::Taken)) => writeln!(text, "taken    {path}"),
+            Ok(Some(Verdict::Refused { reason })) => writeln!(text, "refused  {path}\n           {reason}"),
+            Ok(None) => Ok(()),
+            Err(error) => {
+                errors += 1;
+                writeln!(text, "error    {path}\n           {}", error.one_line())
+            }
+        }
+        .unwrap_or_default();
+    }
+    print(&text)?;
+    Ok(if errors == 0 { exit::APPLIED } else { exit::FAILED })
+}
+
+/// `None`: the file asks for nothing.
+async fn answer(filters: &Filters, transfer: &Transfer, file: &JobFile, content: &[u8]) -> Result<Option<Verdict>> {
+    let Parsed::Job(document) = job::parse(file, content, false)? else { return Ok(None) };
+    let complete = crate::execute::complete(transfer, file, document).await?;
+    filters.accepts(file.kind, &complete.facts).map(Some)
+}

@@ -1,0 +1,100 @@
+//! `status` and `status forget`.
+
+use super::args::{StatusAction, StatusArgs};
+use super::{Session, exit, print, say, table};
+use crate::error::{Context, ErrorKind, Result};
+use crate::journal::{Forget, Forgotten, JobRecord, Journal, Selection, Which};
+use serde_json::json;
+
+pub(super) fn run(session: &Session, args: &StatusArgs) -> Result<u8> {
+    let dir = &session.settings.sync_status_path;
+    if let Some(StatusAction::Forget { job_files, failed }) = &args.action {
+        return forget(&Journal::open(dir)?, job_files, *failed);
+    }
+    let records = match Journal::open_read_only(dir)? {
+        Some(journal) => journal.jobs(selection(args))?,
+        None => Vec::new(),
+    };
+    let unknown: Vec<&String> =
+        args.job_files.iter().filter(|path| !records.iter().any(|record| &record.job_file == *path)).collect();
+    if args.json {
+        let records: Vec<_> = records.iter().map(as_json).collect();
+        let text =
+            serde_json::to_string_pretty(&records).context(ErrorKind::Bug, "the status cannot be written as JSON")?;
+        print(&(text + "\n"))?;
+    } else if args.job_files.is_empty() {
+        print(&table::jobs(&records))?;
+    } else {
+        print(&records.iter().map(table::job).collect::<String>())?;
+    }
+    for path in &unknown {
+        say(&format!("borg-slave: nothing is known of {path}"));
+    }
+    Ok(if unknown.is_empty() { exit::APPLIED } else { exit::FAILED })
+}
+
+fn selection(args: &StatusArgs) -> Selection<'_> {
+    let which = match (args.failed, args.succeeded) {
+        (true, _) => Which::Failed,
+        (false, true) => Which::Succeeded,
+        (false, false) => Which::All,
+    };
+    Selection { which, files: &args.job_files }
+}
+
+/// A record as `--json` prints it: times in UTC, durations in milliseconds.
+fn as_json(record: &JobRecord) -> serde_json::Value {
+    let time = |at: Option<jiff::Timestamp>| at.map(|at| at.to_string());
+    let steps: Vec<_> = record
+        .steps
+        .iter()
+        .map(|step| {
+            json!({
+                "step": step.step,
+                "target": step.target,
+                "outcome": step.outcome.as_str(),
+                "message": step.message,
+                "started": step.started.to_string(),
+                "duration_ms": step.duration_ms,
+            })
+        })
+        .collect();
+    json!({
+        "job_file": record.job_file,
+        "kind": record.kind,
+        "action": record.action,
+        "state": record.state.as_str(),
+        "message": record.message,
+        "hint": record.hint,
+        "revision": record.revision,
+        "content_md5": record.content_md5,
+        "job_id": record.job_id,
+        "job_batch_id": record.job_batch_id,
+        "attempts": record.attempts,
+        "first_seen": record.first_seen.to_string(),
+        "started": time(record.started),
+        "finished": time(record.finished),
+        "next_try": time(record.next_try),
+        "steps": steps,
+    })
+}
+
+fn forget(journal: &Journal, job_files: &[String], failed: bool) -> Result<u8> {
+    let mut outcome =
+        if failed { journal.forget(Forget::Failed)? } else { Forgotten { forgotten: Vec::new(), unknown: Vec::new() } };
+    if !job_files.is_empty() {
+        let named = journal.forget(Forget::Files(job_files))?;
+        outcome.forgotten.extend(named.forgotten);
+        outcome.unknown = named.unknown;
+    }
+    for path in &outcome.forgotten {
+        print(&format!("forgotten: {path}\n"))?;
+    }
+    if !outcome.forgotten.is_empty() {
+        say("The next run does them again; `borg-slave sync` makes one now.");
+    }
+    for path in &outcome.unknown {
+        say(&format!("borg-slave: nothing was known of {path}"));
+    }
+    Ok(if outcome.unknown.is_empty() { exit::APPLIED } else { exit::FAILED })
+}

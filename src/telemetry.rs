@@ -1,0 +1,88 @@
+//! Logging: where lines go and what they look like.
+//!
+//! Logs are talk and go to standard error; data that a command was asked for goes to standard
+//! output. On a terminal a pass draws its own progress, so only warnings are logged there.
+
+use std::io::{IsTerminal, Write};
+use std::sync::{Arc, Mutex};
+
+use clap::ValueEnum;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::error::{Context, ErrorKind, Result};
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Readable lines.
+    Plain,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Writes log lines to standard error, above a progress display when one is drawn.
+#[derive(Clone, Default)]
+pub struct LogWriter {
+    above: Arc<Mutex<Option<indicatif::MultiProgress>>>,
+}
+
+impl LogWriter {
+    /// From now on lines appear above this display.
+    pub fn draw_above(&self, display: Option<indicatif::MultiProgress>) {
+        if let Ok(mut above) = self.above.lock() {
+            *above = display;
+        }
+    }
+}
+
+impl std::fmt::Debug for LogWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LogWriter")
+    }
+}
+
+impl Write for LogWriter {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        let display = self.above.lock().ok().and_then(|above| above.clone());
+        match display {
+            Some(display) => display.suspend(|| std::io::stderr().write_all(line))?,
+            None => std::io::stderr().write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}
+
+impl<'a> MakeWriter<'a> for LogWriter {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        self.clone()
+    }
+}
+
+/// Starts logging; `RUST_LOG` overrides the level.
+///
+/// # Errors
+///
+/// [`ErrorKind::Bug`] when logging was started before.
+pub fn start(format: LogFormat, debug: bool, progress_is_drawn: bool) -> Result<LogWriter> {
+    let level = match (debug, progress_is_drawn) {
+        (true, _) => "borg_slave=debug,warn",
+        (false, true) => "warn",
+        (false, false) => "borg_slave=info,warn",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let writer = LogWriter::default();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(writer.clone());
+    match format {
+        LogFormat::Plain => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    }
+    .context(ErrorKind::Bug, "logging was started twice")?;
+    Ok(writer)
+}

@@ -1,0 +1,155 @@
+//! Settings become adapters: the only file that knows both.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{FilterSource, GeoServerSettings, Settings, SslMode as ConfiguredSslMode};
+use crate::error::{Result, io_error};
+use crate::execute::{Choices, Parts};
+use crate::filter::{Filter, FilterText, Filters};
+use crate::geoserver::{Endpoint, GeoServer};
+use crate::postgres::{ConnectOptions, Database, SslMode};
+use crate::transfer::{self, Transfer};
+
+/// Is told how transfers go.
+pub type Meter = Arc<dyn Fn(transfer::Progress) + Send + Sync>;
+
+/// How long the database may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connections beyond one for each restore: short statements of other jobs.
+const SPARE_CONNECTIONS: usize = 4;
+
+/// Everything that jobs work with. Nothing is connected to yet.
+///
+/// # Errors
+///
+/// When a filter does not compile or an adapter refuses its options.
+pub fn parts(settings: &Settings, meter: Option<Meter>, stop: &CancellationToken) -> Result<Parts> {
+    let database = if settings.skip.db { None } else { Some(database(settings, stop)?) };
+    let geoservers = if settings.skip.gs { Vec::new() } else { geoservers(settings)? };
+    Ok(Parts {
+        transfer: transfer(settings, meter, stop)?,
+        database,
+        geoservers,
+        filters: filters(settings)?,
+        choices: choices(settings),
+    })
+}
+
+/// The way files come.
+///
+/// # Errors
+///
+/// When the SSH command cannot be understood.
+pub fn transfer(settings: &Settings, progress: Option<Meter>, stop: &CancellationToken) -> Result<Transfer> {
+    Transfer::new(transfer::Options {
+        ssh: settings.file_ssh.clone(),
+        cache_path: settings.cache_path.clone(),
+        parallel: settings.limits.downloads,
+        sync_server: settings
+            .sync_server
+            .as_ref()
+            .map(|server| transfer::SyncServer { remote: server.remote.clone(), path: server.path.clone() }),
+        share_layer_data: settings.share_layer_data,
+        idle_timeout: settings.limits.transfer_idle,
+        time_limit: settings.limits.step,
+        stop: stop.clone(),
+        progress,
+    })
+}
+
+/// The slave's database.
+///
+/// # Errors
+///
+/// When the TLS options cannot be used.
+pub fn database(settings: &Settings, stop: &CancellationToken) -> Result<Database> {
+    let configured = &settings.database;
+    let options = ConnectOptions {
+        host: configured.host.clone(),
+        port: configured.port,
+        database: configured.database.clone(),
+        username: configured.username.clone(),
+        password: configured.password.clone(),
+        ssl_mode: match configured.ssl_mode {
+            ConfiguredSslMode::Disable => SslMode::Disable,
+            ConfiguredSslMode::Prefer => SslMode::Prefer,
+            ConfiguredSslMode::Require => SslMode::Require,
+            ConfiguredSslMode::VerifyCa => SslMode::VerifyCa,
+            ConfiguredSslMode::VerifyFull => SslMode::VerifyFull,
+        },
+        ssl_root_cert: configured.ssl_root_cert.clone(),
+        connect_timeout: CONNECT_TIMEOUT,
+        application_name: "borg-slave".into(),
+    };
+    Database::new(options, settings.limits.restores + SPARE_CONNECTIONS, stop.clone())
+}
+
+/// The GeoServers, in the order of the settings.
+///
+/// # Errors
+///
+/// When the HTTP client cannot be built.
+pub fn geoservers(settings: &Settings) -> Result<Vec<GeoServer>> {
+    let endpoint = |server: &GeoServerSettings| Endpoint {
+        url: server.url.clone(),
+        username: server.username.clone(),
+        password: server.password.clone(),
+        time_limit: settings.geoserver_timeout,
+    };
+    settings.geoservers.iter().map(|server| GeoServer::new(endpoint(server))).collect()
+}
+
+/// The filters, compiled.
+///
+/// # Errors
+///
+/// When a filter file cannot be read or a filter does not compile.
+pub fn filters(settings: &Settings) -> Result<Filters> {
+    // A portable slave has no access rules of its own, so it takes only what may be seen by staff.
+    let portable = settings.sync_server.is_some();
+    let unset = |portable_filter: fn() -> Filter| if portable { portable_filter() } else { Filter::all() };
+    let configured = &settings.filters;
+    Ok(Filters {
+        feature: filter("FEATURE_FILTER", configured.feature.as_ref(), || unset(Filter::portable_default))?,
+        wms: filter("WMS_FILTER", configured.wms.as_ref(), || unset(Filter::none))?,
+        layergroup: filter("LAYERGROUP_FILTER", configured.layergroup.as_ref(), || unset(Filter::none))?,
+    })
+}
+
+fn filter(name: &str, source: Option<&FilterSource>, unset: impl FnOnce() -> Filter) -> Result<Filter> {
+    match source {
+        None => Ok(unset()),
+        Some(FilterSource::Expression(text)) => Filter::compile(name, FilterText::Expression(text)),
+        Some(FilterSource::File(path)) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| io_error(path, &format!("cannot read the filter of {name}"), source))?;
+            Filter::compile(name, FilterText::File(path, &text))
+        }
+    }
+}
+
+fn choices(settings: &Settings) -> Choices {
+    let database = &settings.database;
+    let mut store_connection = BTreeMap::from([
+        ("host".to_owned(), database.host.clone()),
+        ("port".to_owned(), database.port.to_string()),
+        ("database".to_owned(), database.database.clone()),
+    ]);
+    if let Some(user) = &database.username {
+        store_connection.insert("user".to_owned(), user.clone());
+    }
+    Choices {
+        workspace_namespace: settings.workspace_namespace.clone(),
+        datastore_name: settings.datastore_name.clone(),
+        default_crs: settings.default_crs.clone(),
+        store_connection,
+        store_password: database.password.clone(),
+        parallel_restores: settings.limits.restores,
+        keep_cached_files: settings.keep_cached_files,
+    }
+}
