@@ -3,6 +3,8 @@
 mod support;
 
 mod config_examples;
+mod end_to_end;
+mod floors;
 mod geoserver_client;
 mod geoserver_double;
 mod journal;

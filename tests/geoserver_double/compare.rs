@@ -61,7 +61,8 @@ fn close(a: f64, b: f64) -> bool {
 }
 
 fn values(recorded: &Value, answered: &Value, path: &str) -> Option<String> {
-    let other = || Some(format!("{path}: {} instead of {}", short(&answered.to_string()), short(&recorded.to_string())));
+    let other =
+        || Some(format!("{path}: {} instead of {}", short(&answered.to_string()), short(&recorded.to_string())));
     match (recorded, answered) {
         (Value::String(text), Value::String(_)) if text == "{DATE}" => None,
         (Value::Object(a), Value::Object(b)) => {

@@ -123,9 +123,8 @@ impl Stage<'_> {
             ("sql", _) => self.sql.batch_execute(rest).await.unwrap_or_else(|err| panic!("{rest}: {err}")),
             ("ws", names) => {
                 for name in names {
-                    let body = format!(
-                        "<namespace><prefix>{name}</prefix><uri>http://rec.example/{name}</uri></namespace>"
-                    );
+                    let body =
+                        format!("<namespace><prefix>{name}</prefix><uri>http://rec.example/{name}</uri></namespace>");
                     self.send("POST", "/rest/namespaces", xml, &body).await;
                 }
             }
@@ -206,7 +205,11 @@ impl Stage<'_> {
         };
         if status != got.status {
             let body = answer.text().await.unwrap_or_default();
-            return Some(format!("status {status} instead of {}: {}", got.status, &body.chars().take(300).collect::<String>()));
+            return Some(format!(
+                "status {status} instead of {}: {}",
+                got.status,
+                &body.chars().take(300).collect::<String>()
+            ));
         }
         for name in ["Location", "Allow", "Accept", "WWW-Authenticate", "Set-Cookie", "Connection", "Warning"] {
             if got.headers.get(name) != header(name).as_ref() {

@@ -28,11 +28,23 @@ impl Scratch {
         let initdb = format!("{BIN}/initdb");
         let made = as_postgres(&[&initdb, "-D", data, "-A", "trust", "-U", "postgres", "-N"]).run().await;
         made.and_then(borg_slave::process::Finished::success).expect("initdb");
-        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|held| held.local_addr()).expect("a port").port();
+        let port =
+            std::net::TcpListener::bind("127.0.0.1:0").and_then(|held| held.local_addr()).expect("a port").port();
         let number = port.to_string();
         let postgres = format!("{BIN}/postgres");
         let running = as_postgres(&[
-            &postgres, "-D", data, "-p", &number, "-h", "127.0.0.1", "-k", "", "-F", "-c", "log_min_messages=panic",
+            &postgres,
+            "-D",
+            data,
+            "-p",
+            &number,
+            "-h",
+            "127.0.0.1",
+            "-k",
+            "",
+            "-F",
+            "-c",
+            "log_min_messages=panic",
         ])
         .start()
         .expect("postgres");

@@ -5,3 +5,4 @@ pub(crate) mod geoserver;
 pub(crate) mod postgres;
 pub(crate) mod sshd;
 pub(crate) mod vcs;
+pub(crate) mod world;

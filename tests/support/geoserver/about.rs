@@ -14,9 +14,7 @@ pub(crate) fn answer(req: &Req, parts: &[&str]) -> Answer {
             "statuss",
             "status",
             ["GeoWebCache", "Importer Core", "Rendering Engine"]
-                .map(|name| {
-                    (name.to_owned(), format!("{}/rest/about/status/{}", req.base, super::http::in_href(name)))
-                })
+                .map(|name| (name.to_owned(), format!("{}/rest/about/status/{}", req.base, super::http::in_href(name))))
                 .to_vec(),
         ),
         _ => return Err(Fault::Unmapped),
@@ -57,7 +55,10 @@ fn version(version: Version) -> El {
 fn html(doc: &El) -> String {
     let mut body = String::new();
     for resource in &doc.kids {
-        body.push_str(&format!("\t<li><h3>Resource name: {}</h3>\n  \t\t<ul>\n", resource.get_attr("name").unwrap_or_default()));
+        body.push_str(&format!(
+            "\t<li><h3>Resource name: {}</h3>\n  \t\t<ul>\n",
+            resource.get_attr("name").unwrap_or_default()
+        ));
         for line in &resource.kids {
             body.push_str(&format!("  \t\t\t<li><b>{}</b> : {}</li>\n", line.name, line.text));
         }

@@ -389,9 +389,7 @@ impl Catalog {
         {
             return self.group_in(Some(ws), rest);
         }
-        self.default_workspace
-            .and_then(|ws| self.group_in(Some(ws), name))
-            .or_else(|| self.group_in(None, name))
+        self.default_workspace.and_then(|ws| self.group_in(Some(ws), name)).or_else(|| self.group_in(None, name))
     }
 
     pub(crate) fn group_label(&self, group: &Group) -> String {

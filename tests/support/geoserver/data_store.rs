@@ -67,8 +67,7 @@ fn create(state: &State, at: &Target<'_>, ws: &str) -> Answer {
         params,
         modified: false,
     });
-    let location =
-        format!("{}/rest/workspaces/{}/datastores/{}", at.req.base, in_location(ws), in_location(&name));
+    let location = format!("{}/rest/workspaces/{}/datastores/{}", at.req.base, in_location(ws), in_location(&name));
     Ok(Reply::created(&location, &name))
 }
 

@@ -41,7 +41,9 @@ async fn list(state: &State, at: &Target<'_>, ws: &str, store: Option<Store>) ->
         let mut list: Vec<(String, String)> = cat
             .resources
             .iter()
-            .filter(|held| held.ws == ws_id && !held.remote && store.as_ref().is_none_or(|store| held.store == store.id))
+            .filter(|held| {
+                held.ws == ws_id && !held.remote && store.as_ref().is_none_or(|store| held.store == store.id)
+            })
             .map(|held| (held.name.clone(), held.native_name.clone()))
             .collect();
         list.sort();
@@ -54,8 +56,7 @@ async fn list(state: &State, at: &Target<'_>, ws: &str, store: Option<Store>) ->
             _ => String::new(),
         };
         let entries = configured.into_iter().map(|(name, _)| {
-            let href =
-                format!("{}/rest/workspaces/{}{here}/featuretypes/{}", at.req.base, in_href(ws), in_href(&name));
+            let href = format!("{}/rest/workspaces/{}{here}/featuretypes/{}", at.req.base, in_href(ws), in_href(&name));
             (name, href)
         });
         return at.show(&El::index("featureTypes", "featureType", entries.collect()));
@@ -287,10 +288,7 @@ fn find(cat: &Catalog, ws: &str, store: Option<&str>, name: &str) -> Result<Reso
     cat.resources
         .iter()
         .find(|held| {
-            Some(held.ws) == ws_id
-                && !held.remote
-                && held.name == name
-                && store.is_none_or(|(id, _)| held.store == id)
+            Some(held.ws) == ws_id && !held.remote && held.name == name && store.is_none_or(|(id, _)| held.store == id)
         })
         .cloned()
         .ok_or_else(|| {

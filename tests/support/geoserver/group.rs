@@ -12,7 +12,9 @@ const DIFFERENT: &str = "Layer group has different number of styles than layers"
 
 pub(crate) fn member_label(cat: &Catalog, member: &Member) -> String {
     match member {
-        Member::Layer(id) => cat.layer(*id).map(|layer| cat.layer_names(layer)).map(|(ws, name)| format!("{ws}:{name}")),
+        Member::Layer(id) => {
+            cat.layer(*id).map(|layer| cat.layer_names(layer)).map(|(ws, name)| format!("{ws}:{name}"))
+        }
         Member::Group(id) => cat.groups.iter().find(|group| group.id == *id).map(|group| cat.group_label(group)),
     }
     .unwrap_or_default()
@@ -63,9 +65,9 @@ fn read_members(cat: &Catalog, doc: &El) -> Option<Result<Vec<Member>, String>> 
         .ok_or_else(|| name.to_owned())
     };
     if let Some(list) = doc.find("publishables") {
-        let members = list.all("published").map(|el| {
-            find(&el.text_of("name").unwrap_or_default(), el.get_attr("type") == Some("layerGroup"))
-        });
+        let members = list
+            .all("published")
+            .map(|el| find(&el.text_of("name").unwrap_or_default(), el.get_attr("type") == Some("layerGroup")));
         return Some(members.collect());
     }
     let list = doc.find("layers")?;

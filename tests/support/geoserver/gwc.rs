@@ -45,13 +45,7 @@ fn list(name: &str, item: &str, texts: &[&str]) -> El {
 
 impl Gwc {
     pub(crate) fn fresh() -> Self {
-        Self {
-            layers: BTreeMap::new(),
-            gridsets: BTreeMap::new(),
-            tasks: vec![],
-            last_task: 0,
-            tiles: BTreeSet::new(),
-        }
+        Self { layers: BTreeMap::new(), gridsets: BTreeMap::new(), tasks: vec![], last_task: 0, tiles: BTreeSet::new() }
     }
 
     /// The tile layer that comes with a layer or group.
@@ -292,7 +286,8 @@ fn layer(cat: &mut Catalog, req: &Req, xml: bool, label: &str) -> Answer {
             let Some(name) = doc.text_of("name").filter(|name| !name.is_empty()) else {
                 return Err(Fault::Text(400, "Layer name not provided".to_owned()));
             };
-            let mismatch = "There is a mismatch between the name of the  layer in the submission and the URL you specified.";
+            let mismatch =
+                "There is a mismatch between the name of the  layer in the submission and the URL you specified.";
             if name != label {
                 return Err(Fault::Text(400, mismatch.to_owned()));
             }
@@ -350,7 +345,8 @@ fn gridset(cat: &mut Catalog, req: &Req, xml: bool, name: &str) -> Answer {
             }
             if doc.find("extent").is_none() {
                 return Err(Fault::Unexpected(
-                    "Cannot invoke \"org.geowebcache.grid.BoundingBox.getWidth()\" because \"extent\" is null".to_owned(),
+                    "Cannot invoke \"org.geowebcache.grid.BoundingBox.getWidth()\" because \"extent\" is null"
+                        .to_owned(),
                 ));
             }
             numbers(&mut doc);
@@ -379,8 +375,9 @@ fn numbers(el: &mut El) {
 }
 
 fn seed(cat: &mut Catalog, req: &Req, ext: Option<&str>, label: &str) -> Answer {
-    let unknown =
-        || format!("Thread qtp510464020-16 Unknown layer {label}. Check the logfiles, it may not have loaded properly.");
+    let unknown = || {
+        format!("Thread qtp510464020-16 Unknown layer {label}. Check the logfiles, it may not have loaded properly.")
+    };
     let Some(layer) = cat.gwc.layers.get(label) else {
         return Err(Fault::Text(if req.method == "GET" { 400 } else { 500 }, unknown()));
     };
@@ -388,7 +385,11 @@ fn seed(cat: &mut Catalog, req: &Req, ext: Option<&str>, label: &str) -> Answer 
         return Ok(match ext {
             Some("json") => Reply::text(200, "application/json", cat.gwc.report(Some(label)).to_string()),
             Some("xml") => Reply::text(200, "application/xml", "<long-array-array/>"),
-            _ => Reply::text(200, "text/html;charset=utf-8", "<html>\n<head>\n<title>GWC Seed Form</title></head></html>"),
+            _ => Reply::text(
+                200,
+                "text/html;charset=utf-8",
+                "<html>\n<head>\n<title>GWC Seed Form</title></head></html>",
+            ),
         });
     }
     if req.media() == "application/x-www-form-urlencoded" {
@@ -412,7 +413,11 @@ fn seed(cat: &mut Catalog, req: &Req, ext: Option<&str>, label: &str) -> Answer 
 fn mass_truncate(cat: &mut Catalog, req: &Req) -> Answer {
     let media = "text/plain;charset=iso-8859-1";
     let bad = |what: &str| {
-        Fault::Other(Reply::text(400, media, format!("org.geowebcache.rest.exception.RestException 400 BAD_REQUEST: {what}")))
+        Fault::Other(Reply::text(
+            400,
+            media,
+            format!("org.geowebcache.rest.exception.RestException 400 BAD_REQUEST: {what}"),
+        ))
     };
     if req.method == "GET" {
         let types = ["truncateLayer", "truncateParameters", "truncateOrphans", "truncateExtent"];
@@ -439,7 +444,8 @@ fn mass_truncate(cat: &mut Catalog, req: &Req) -> Answer {
 /// `/gwc/service/..`: tiles that are remembered as cached, so that truncation can be seen.
 pub(crate) fn service(state: &State, req: &Req) -> Answer {
     let page = |message: &str| {
-        let body = format!("<html>\n<head>\n<title>GWC Error</title>\n</head>\n<body>\n<h4>400: {message}</h4></body></html>");
+        let body =
+            format!("<html>\n<head>\n<title>GWC Error</title>\n</head>\n<body>\n<h4>400: {message}</h4></body></html>");
         Ok(Reply::text(400, "text/html", body))
     };
     let mut cat = state.cat();
@@ -448,8 +454,12 @@ pub(crate) fn service(state: &State, req: &Req) -> Answer {
         if cat.gwc.layers.values().any(|layer| cat.gwc.broken(layer)) {
             return page("Cannot invoke \"org.geowebcache.grid.GridSubset.getName()\" because \"gridSubset\" is null");
         }
-        let layers: String =
-            cat.gwc.layers.keys().map(|name| format!("<Layer><ows:Identifier>{}</ows:Identifier></Layer>", escape(name))).collect();
+        let layers: String = cat
+            .gwc
+            .layers
+            .keys()
+            .map(|name| format!("<Layer><ows:Identifier>{}</ows:Identifier></Layer>", escape(name)))
+            .collect();
         return Ok(Reply::text(200, "application/xml", format!("<Capabilities>{layers}</Capabilities>")));
     }
     let label = req.param("layers").or(req.param("layer")).unwrap_or_default().to_owned();

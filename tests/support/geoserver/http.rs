@@ -205,8 +205,38 @@ impl Req {
 
 /// Extensions that are file types to the server without being a format of its resources.
 const FILE_TYPES: [&str; 32] = [
-    "yaml", "yml", "dot", "doc", "c", "h", "txt", "csv", "png", "jpg", "jpeg", "gif", "pdf", "zip", "js", "css", "svg",
-    "kml", "gml", "tif", "tiff", "sql", "sld", "properties", "exe", "bin", "tar", "gz", "mp3", "mp4", "xls", "rtf",
+    "yaml",
+    "yml",
+    "dot",
+    "doc",
+    "c",
+    "h",
+    "txt",
+    "csv",
+    "png",
+    "jpg",
+    "jpeg",
+    "gif",
+    "pdf",
+    "zip",
+    "js",
+    "css",
+    "svg",
+    "kml",
+    "gml",
+    "tif",
+    "tiff",
+    "sql",
+    "sld",
+    "properties",
+    "exe",
+    "bin",
+    "tar",
+    "gz",
+    "mp3",
+    "mp4",
+    "xls",
+    "rtf",
 ];
 
 fn class_of(root: &str) -> Option<&'static str> {
@@ -294,7 +324,8 @@ pub(crate) fn page(req: &Req, status: u16, message: &str, cause: Option<&str>) -
     let reply = Reply::new(status);
     let uri = format!("/geoserver{}", req.raw_path);
     if req.flavour == Flavour::Tomcat {
-        let title = format!("HTTP Status {status} – {}", if status == 500 { "Internal Server Error" } else { reason(status) });
+        let title =
+            format!("HTTP Status {status} – {}", if status == 500 { "Internal Server Error" } else { reason(status) });
         let shown = escape(message).replace("&apos;", "&#39;");
         let body = format!(
             "<!doctype html><html lang=\"en\"><head><title>{title}</title></head><body><h1>{title}</h1>\
@@ -302,10 +333,7 @@ pub(crate) fn page(req: &Req, status: u16, message: &str, cause: Option<&str>) -
              <p><b>Description</b> {}</p><hr class=\"line\" /><h3>Apache Tomcat/9.0.70 (Debian)</h3></body></html>",
             description(status)
         );
-        return reply
-            .header("Content-Type", "text/html;charset=utf-8")
-            .header("Content-Language", "en")
-            .body(body);
+        return reply.header("Content-Type", "text/html;charset=utf-8").header("Content-Language", "en").body(body);
     }
     if !matches!(req.method.as_str(), "GET" | "POST" | "HEAD") {
         return reply;
@@ -318,7 +346,9 @@ pub(crate) fn page(req: &Req, status: u16, message: &str, cause: Option<&str>) -
             "*/*" | "text/*" | "text/html" => {
                 let caused = match cause {
                     Some(trace) => {
-                        format!("<tr><th>CAUSED BY:</th><td>{shown}</td></tr>\n</table>\n<h3>Caused by:</h3><pre>{shown}\n{trace}</pre>\n")
+                        format!(
+                            "<tr><th>CAUSED BY:</th><td>{shown}</td></tr>\n</table>\n<h3>Caused by:</h3><pre>{shown}\n{trace}</pre>\n"
+                        )
                     }
                     None => "</table>\n".to_owned(),
                 };

@@ -1,11 +1,11 @@
 //! Layers: styles by reference, accepted unseen.
 
+use super::State;
 use super::catalog::{Catalog, Id, Layer, Member, StyleRef};
 use super::doc::El;
 use super::http::{Answer, Fault, Reply, in_href, latin1};
 use super::rest::Target;
 use super::workspace::DATE;
-use super::State;
 
 pub(crate) const UNMARSHALLABLE: &str = "Unable to marshal reference with no id or name.";
 

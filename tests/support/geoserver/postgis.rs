@@ -86,11 +86,8 @@ pub(crate) async fn connect(link: &Link) -> Result<Client, Silence> {
 
 pub(crate) async fn relations(link: &Link, with_geometry: bool) -> Result<Vec<String>, Silence> {
     let client = connect(link).await?;
-    let sql = if with_geometry {
-        include_str!("sql/relations_with_geometry.sql")
-    } else {
-        include_str!("sql/relations.sql")
-    };
+    let sql =
+        if with_geometry { include_str!("sql/relations_with_geometry.sql") } else { include_str!("sql/relations.sql") };
     Ok(client.query(sql, &[&link.schema]).await?.iter().map(|row| row.get(0)).collect())
 }
 
@@ -142,7 +139,8 @@ async fn virtual_attributes(
             attribute.geometry =
                 row.get::<_, Option<String>>(1).map(|shape| (shape, row.get::<_, Option<i32>>(2).unwrap_or(0)));
         }
-        let declared = table.all("geometry").find(|geometry| geometry.text_of("name").as_deref() == Some(column.name()));
+        let declared =
+            table.all("geometry").find(|geometry| geometry.text_of("name").as_deref() == Some(column.name()));
         if let Some(declared) = declared {
             let shape = declared.text_of("type").unwrap_or_else(|| "Geometry".to_owned());
             let srid = declared.text_of("srid").and_then(|srid| srid.parse().ok()).unwrap_or(0);

@@ -94,8 +94,7 @@ async fn locked(state: &State, at: &Target<'_>, parts: &[&str]) -> Answer {
                 cat.attributes.clear();
                 cat.remote.clear();
                 // Such a workspace was never written to disk.
-                let odd: Vec<u64> =
-                    cat.workspaces.iter().filter(|ws| ws.name.contains('/')).map(|ws| ws.id).collect();
+                let odd: Vec<u64> = cat.workspaces.iter().filter(|ws| ws.name.contains('/')).map(|ws| ws.id).collect();
                 for id in odd {
                     cat.drop_workspace(id, false);
                 }
@@ -111,9 +110,7 @@ async fn locked(state: &State, at: &Target<'_>, parts: &[&str]) -> Answer {
         ["workspaces", ws, "datastores"] => data_store::all(state, at, ws),
         ["workspaces", ws, "datastores", store] => data_store::one(state, at, ws, store),
         ["workspaces", ws, "datastores", store, "reset"] => data_store::reset(state, at, ws, store),
-        ["workspaces", ws, "datastores", store, "featuretypes"] => {
-            feature_type::all(state, at, ws, Some(store)).await
-        }
+        ["workspaces", ws, "datastores", store, "featuretypes"] => feature_type::all(state, at, ws, Some(store)).await,
         ["workspaces", ws, "datastores", store, "featuretypes", name] => {
             feature_type::one(state, at, ws, Some(store), name).await
         }

@@ -71,14 +71,15 @@ pub(crate) enum Access {
     /// As if it were not there.
     Hidden,
     /// Asks for credentials, listed or not.
-    Challenge { listed: bool },
+    Challenge {
+        listed: bool,
+    },
 }
 
 /// The most specific rule decides.
 pub(crate) fn access(cat: &Catalog, user: Option<&str>, ws: &str, layer: &str) -> Access {
-    let rule = [format!("{ws}.{layer}.r"), format!("{ws}.*.r"), "*.*.r".to_owned()]
-        .iter()
-        .find_map(|rule| cat.acl.get(rule));
+    let rule =
+        [format!("{ws}.{layer}.r"), format!("{ws}.*.r"), "*.*.r".to_owned()].iter().find_map(|rule| cat.acl.get(rule));
     let Some(rule) = rule else { return Access::Open };
     let held = roles(cat, user);
     let open = rule.split(',').any(|role| role == "*" || held.iter().any(|held| held == role));
@@ -147,14 +148,17 @@ pub(crate) fn answer(state: &State, req: &Req, parts: &[&str]) -> Answer {
             Ok(if req.flavour == Flavour::Jetty { reply.header("Connection", "close") } else { reply })
         }
         ("GET", ["acl", "services"]) => {
-            let rules = json!({"wfs.CreateStoredQuery": "GROUP_ADMIN,ADMIN", "wfs.DropStoredQuery": "GROUP_ADMIN,ADMIN"});
+            let rules =
+                json!({"wfs.CreateStoredQuery": "GROUP_ADMIN,ADMIN", "wfs.DropStoredQuery": "GROUP_ADMIN,ADMIN"});
             Ok(Reply::text(200, "application/json", rules.to_string()))
         }
         ("GET", ["acl", "rest"]) => {
             let rules = json!({"/**:GET": "ROLE_ADMINISTRATOR", "/**:POST,DELETE,PUT": "ROLE_ADMINISTRATOR"});
             Ok(Reply::text(200, "application/json", rules.to_string()))
         }
-        (_, ["roles", ..]) | (_, ["usergroup", ..]) if req.version == Version::V2_18 && ext.as_deref() == Some("json") => {
+        (_, ["roles", ..]) | (_, ["usergroup", ..])
+            if req.version == Version::V2_18 && ext.as_deref() == Some("json") =>
+        {
             Err(Fault::NotAcceptable)
         }
         (_, ["roles", rest @ ..]) => role(&mut cat, req, rest, xml),

@@ -59,7 +59,9 @@ pub(crate) fn rewrite(root: &El, indent: bool, svg: bool) -> String {
                 "Title" | "Abstract" | "IsDefault" => out.kids.push(sld(kid, svg)),
                 "FeatureTypeStyle" => {
                     let mut types = El::new("sld:FeatureTypeStyle").with("sld:Name", "name");
-                    types.kids.extend(kid.kids.iter().filter(|kid| local(&kid.name) == "Rule").map(|kid| sld(kid, svg)));
+                    types
+                        .kids
+                        .extend(kid.kids.iter().filter(|kid| local(&kid.name) == "Rule").map(|kid| sld(kid, svg)));
                     out.kids.push(types);
                 }
                 _ => {}
@@ -82,12 +84,50 @@ pub(crate) fn rewrite(root: &El, indent: bool, svg: bool) -> String {
 }
 
 const KNOWN: [&str; 44] = [
-    "Rule", "Name", "Title", "Abstract", "LegendGraphic", "Filter", "ElseFilter", "MinScaleDenominator",
-    "MaxScaleDenominator", "LineSymbolizer", "PolygonSymbolizer", "PointSymbolizer", "TextSymbolizer",
-    "RasterSymbolizer", "Geometry", "Stroke", "Fill", "CssParameter", "SvgParameter", "Graphic", "GraphicFill",
-    "GraphicStroke", "Mark", "WellKnownName", "ExternalGraphic", "OnlineResource", "Format", "Size", "Opacity",
-    "Rotation", "Label", "Font", "LabelPlacement", "PointPlacement", "LinePlacement", "AnchorPoint", "AnchorPointX",
-    "AnchorPointY", "Displacement", "DisplacementX", "DisplacementY", "Halo", "Radius", "VendorOption",
+    "Rule",
+    "Name",
+    "Title",
+    "Abstract",
+    "LegendGraphic",
+    "Filter",
+    "ElseFilter",
+    "MinScaleDenominator",
+    "MaxScaleDenominator",
+    "LineSymbolizer",
+    "PolygonSymbolizer",
+    "PointSymbolizer",
+    "TextSymbolizer",
+    "RasterSymbolizer",
+    "Geometry",
+    "Stroke",
+    "Fill",
+    "CssParameter",
+    "SvgParameter",
+    "Graphic",
+    "GraphicFill",
+    "GraphicStroke",
+    "Mark",
+    "WellKnownName",
+    "ExternalGraphic",
+    "OnlineResource",
+    "Format",
+    "Size",
+    "Opacity",
+    "Rotation",
+    "Label",
+    "Font",
+    "LabelPlacement",
+    "PointPlacement",
+    "LinePlacement",
+    "AnchorPoint",
+    "AnchorPointX",
+    "AnchorPointY",
+    "Displacement",
+    "DisplacementX",
+    "DisplacementY",
+    "Halo",
+    "Radius",
+    "VendorOption",
 ];
 
 fn sld(el: &El, svg: bool) -> El {

@@ -68,7 +68,12 @@ impl GeoServerDouble {
 
     pub(crate) fn layers(&self, ws: &str) -> Vec<String> {
         let cat = self.state.cat();
-        cat.layers.iter().map(|layer| cat.layer_names(layer)).filter(|(held, _)| held == ws).map(|(_, name)| name).collect()
+        cat.layers
+            .iter()
+            .map(|layer| cat.layer_names(layer))
+            .filter(|(held, _)| held == ws)
+            .map(|(_, name)| name)
+            .collect()
     }
 
     pub(crate) fn layer(&self, ws: &str, name: &str) -> Option<LayerView> {

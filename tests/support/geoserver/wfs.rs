@@ -140,7 +140,8 @@ fn broken(ows: &Ows<'_>, resource: &Resource, silence: Silence) -> Fault {
     }
     // Escaped twice, as it comes.
     let message = escape(&escape(&message));
-    let text = format!("java.lang.RuntimeException: java.io.IOException\njava.io.IOExceptionERROR: {message}\n  Position: 51");
+    let text =
+        format!("java.lang.RuntimeException: java.io.IOException\njava.io.IOExceptionERROR: {message}\n  Position: 51");
     refused(ows, "NoApplicableCode", "", &text)
 }
 
@@ -171,11 +172,8 @@ async fn features(state: &State, ows: &Ows<'_>) -> Answer {
     let attributes = cached_attributes(state, &resource).await.map_err(fail)?;
     let client = postgis::connect(&link).await.map_err(fail)?;
     let source = postgis::source(&link, &resource);
-    let total: i64 = client
-        .query_one(&format!("select count(*) from {source}"), &[])
-        .await
-        .map_err(|err| fail(err.into()))?
-        .get(0);
+    let total: i64 =
+        client.query_one(&format!("select count(*) from {source}"), &[]).await.map_err(|err| fail(err.into()))?.get(0);
     if ows.param("resultType").eq_ignore_ascii_case("hits") {
         return Ok(hits(ows, name, total));
     }
@@ -230,12 +228,15 @@ fn hits(ows: &Ows<'_>, name: &str, total: i64) -> Reply {
         );
         ("text/xml; subtype=gml/3.1.1", format!("{head} {rest}"))
     };
-    Reply::text(200, media, body)
-        .header("Content-Disposition", "inline; filename=geoserver-GetFeature.text")
+    Reply::text(200, media, body).header("Content-Disposition", "inline; filename=geoserver-GetFeature.text")
 }
 
 /// Rows of the columns as cached, each as one JSON array of values in order.
-async fn read(client: &tokio_postgres::Client, attributes: &[Attribute], tail: &str) -> Result<Vec<Vec<Value>>, Silence> {
+async fn read(
+    client: &tokio_postgres::Client,
+    attributes: &[Attribute],
+    tail: &str,
+) -> Result<Vec<Vec<Value>>, Silence> {
     let columns: Vec<String> = attributes
         .iter()
         .map(|attribute| {

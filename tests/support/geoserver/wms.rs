@@ -62,7 +62,11 @@ pub(crate) async fn answer(state: &State, req: &Req, segments: &[String]) -> Ans
         ("WFS", request) => wfs::answer(state, &ows, request).await,
         _ => {
             let text = "No service: ( ows )";
-            Ok(Reply::text(200, "application/xml", wfs::report(&ows, "1.0.0", "InvalidParameterValue", "service", text)))
+            Ok(Reply::text(
+                200,
+                "application/xml",
+                wfs::report(&ows, "1.0.0", "InvalidParameterValue", "service", text),
+            ))
         }
     }
 }
@@ -86,7 +90,10 @@ fn exception(ows: &Ows<'_>, code: Option<&str>, locator: Option<&str>, text: &st
     }
     let code = code.map(|code| format!(" code=\"{code}\"")).unwrap_or_default();
     let locator = locator.map(|locator| format!(" locator=\"{locator}\"")).unwrap_or_default();
-    let inner = format!("   <ServiceException{code}{locator}>\n      {}\n</ServiceException></ServiceExceptionReport>", escape(text));
+    let inner = format!(
+        "   <ServiceException{code}{locator}>\n      {}\n</ServiceException></ServiceExceptionReport>",
+        escape(text)
+    );
     let base = &ows.req.base;
     if ows.param("version") == "1.3.0" {
         let body = format!(
@@ -105,7 +112,8 @@ fn exception(ows: &Ows<'_>, code: Option<&str>, locator: Option<&str>, text: &st
 
 /// What a map is drawn of, groups taken apart.
 fn drawn(cat: &Catalog, ows: &Ows<'_>, names: &[&str]) -> Result<Vec<(Resource, StyleRef)>, Fault> {
-    let refuse = |code: Option<&str>, locator: Option<&str>, text: &str| Fault::Other(exception(ows, code, locator, text));
+    let refuse =
+        |code: Option<&str>, locator: Option<&str>, text: &str| Fault::Other(exception(ows, code, locator, text));
     let mut list = vec![];
     for name in names {
         let group = match ows.ws {
@@ -181,8 +189,9 @@ async fn map(state: &State, ows: &Ows<'_>) -> Answer {
     let file = names.join("_").replace(':', "-");
     if format == "image/jpeg" {
         let jpeg = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00\xff\xd9".to_vec();
-        return Ok(Reply::text(200, "image/jpeg", jpeg)
-            .header("Content-Disposition", &format!("inline; filename={file}.jpg")));
+        return Ok(
+            Reply::text(200, "image/jpeg", jpeg).header("Content-Disposition", &format!("inline; filename={file}.jpg"))
+        );
     }
     let hue = file.bytes().fold(0u8, u8::wrapping_add);
     Ok(Reply::text(200, "image/png", png::png(side("width"), side("height"), [hue, 64, 128]))
@@ -258,7 +267,8 @@ fn capabilities(cat: &Catalog, ows: &Ows<'_>) -> Reply {
         let mut layer = El::new("Layer").attr("queryable", "1").with("Name", shown);
         layer = layer.with("Title", resource.title.clone().unwrap_or_default());
         layer = layer.with("Abstract", resource.abstract_text.clone().unwrap_or_default());
-        layer = layer.kid(resource.keywords.iter().fold(El::new("KeywordList"), |list, word| list.with("Keyword", word)));
+        layer =
+            layer.kid(resource.keywords.iter().fold(El::new("KeywordList"), |list, word| list.with("Keyword", word)));
         layer = layer.with(if new { "CRS" } else { "SRS" }, &resource.srs);
         if let Some(bounds) = &resource.latlon_box {
             layer = layer.kid(if new {

@@ -291,7 +291,8 @@ async fn list(state: &State, at: &Target<'_>, ws: &str, store: Option<WmsStore>)
         && let Some(store) = store
     {
         let gone = |_| Fault::Unexpected(format!("Could not load wms store: {}", store.name));
-        let mut names: Vec<String> = remote(state, &store).await.map_err(gone)?.into_iter().map(|held| held.name).collect();
+        let mut names: Vec<String> =
+            remote(state, &store).await.map_err(gone)?.into_iter().map(|held| held.name).collect();
         names.retain(|name| !configured.iter().any(|(_, native)| native == name));
         names.sort();
         if at.req.format(at.ext, false)? == Format::Xml {
