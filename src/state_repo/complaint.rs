@@ -19,6 +19,19 @@ struct Complaint {
 
 /// Looked through in order: ssh's reason stands before what hg and git make of the broken pipe.
 const COMPLAINTS: &[Complaint] = &[
+    // First of all: what the hook itself printed may hold any of the words below.
+    Complaint {
+        words: &["hook exited with status", "hook killed by signal", "hook failed"],
+        kind: ErrorKind::Repository,
+        message: "a hook of the clone refuses the new changesets",
+        hint: "its own messages stand above; `borg-slave status --failed` lists the jobs that failed",
+    },
+    Complaint {
+        words: &["requires features unknown to this Mercurial"],
+        kind: ErrorKind::Repository,
+        message: "the clone was made by a newer Mercurial than the one on this machine",
+        hint: "upgrade Mercurial here",
+    },
     Complaint {
         words: &["Host key verification failed", "REMOTE HOST IDENTIFICATION HAS CHANGED"],
         kind: ErrorKind::Denied,
@@ -55,7 +68,7 @@ const COMPLAINTS: &[Complaint] = &[
             "Connection reset",
             "Connection closed by",
             "Operation timed out",
-            "timed out: ",
+            "error: timed out",
             "Failed to connect",
             "Could not connect",
             "unable to connect",
@@ -232,6 +245,13 @@ mod tests {
             ErrorKind::Denied
         );
         assert_eq!(kind("abort: no suitable response from remote hg"), ErrorKind::Unreachable);
+    }
+
+    #[test]
+    fn a_hook_that_complains_of_its_database_does_not_blame_the_master() {
+        let stderr = "Error: connecting failed: Connection refused\ntransaction abort!\nrollback completed\n\
+                      abort: pretxnchangegroup.borg hook exited with status 1";
+        assert_eq!(kind(stderr), ErrorKind::Repository);
     }
 
     #[test]

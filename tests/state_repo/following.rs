@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use borg_slave::error::ErrorKind;
@@ -20,6 +20,7 @@ on_both!(
     a_clone_without_master_says_how_to_name_it,
     a_master_that_does_not_answer_is_unreachable,
     an_address_without_repository_is_named,
+    a_password_in_the_address_is_never_shown,
     the_ssh_command_keeps_its_words,
     a_hanging_master_is_given_up,
     only_the_followed_branch_comes,
@@ -140,6 +141,16 @@ async fn an_address_without_repository_is_named(vcs: Vcs) {
     assert!(error.one_line().contains("nowhere"), "{}", error.one_line());
 }
 
+async fn a_password_in_the_address_is_never_shown(vcs: Vcs) {
+    let master = Master::new(vcs);
+    master.write("a", "1").commit("first");
+    let clone = master.clone_to("clone");
+    point_to(&master, &clone, "https://borg:s3cret@127.0.0.1:1/state");
+    let error = open(&clone).await.pull(PullHooks::Skip).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unreachable, "{error:?}");
+    assert!(!format!("{} {error:?}", error.paragraph()).contains("s3cret"), "{error:?}");
+}
+
 async fn the_ssh_command_keeps_its_words(vcs: Vcs) {
     let master = Master::new(vcs);
     master.write("a", "1").commit("first");
@@ -204,6 +215,29 @@ async fn a_lock_of_another_container_is_not_broken_but_explained() {
 }
 
 #[tokio::test]
+async fn a_hook_that_refuses_is_named_and_nothing_has_come() {
+    let master = Master::hg();
+    let old = master.write("a", "1").commit("first");
+    let clone = master.clone_to("clone");
+    append(&clone.join(".hg/hgrc"), "\n[hooks]\npretxnchangegroup.borg = echo Connection refused >&2; exit 1\n");
+    let new = master.write("a", "2").commit("second");
+    let mut repo = open(&clone).await;
+    let error = repo.pull(PullHooks::Run).await.unwrap_err();
+    assert_eq!(error.message(), "a hook of the clone refuses the new changesets", "{error:?}");
+    assert_eq!(repo.tip().await.unwrap(), old);
+    assert_eq!(repo.resolve(new.as_str()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_clone_of_a_newer_mercurial_is_explained() {
+    let master = Master::hg();
+    master.write("a", "1").commit("first");
+    append(&master.path().join(".hg/requires"), "from-the-future\n");
+    let error = open(&master.path()).await.tip().await.unwrap_err();
+    assert_eq!(error.hint_text(), Some("upgrade Mercurial here"), "{error:?}");
+}
+
+#[tokio::test]
 async fn an_unrelated_master_is_refused() {
     let (master, other) = (Master::hg(), Master::hg());
     master.write("a", "1").commit("first");
@@ -243,7 +277,7 @@ async fn a_rewritten_history_is_followed_and_the_old_one_kept() {
         let master = Master::git();
         let base = master.write("a", "1").commit("base");
         let old = master.write("b", "1").commit("to be rewritten");
-        let clone = if bare { bare_clone(&master) } else { master.clone_to("clone") };
+        let clone = if bare { master.clone_bare_to("bare.git") } else { master.clone_to("clone") };
         master.run(["git", "reset", "-q", "--hard", base.as_str()]);
         let new = master.write("c", "1").commit("instead");
 
@@ -316,13 +350,6 @@ async fn a_branch_that_is_not_checked_out_is_followed_without_touching_files() {
     assert_eq!((outcome.before, outcome.after), (live, newer));
     assert!(!clone.join("b").exists());
     assert_eq!(master.run_in(&clone, ["git", "status", "--porcelain"]), "");
-}
-
-fn bare_clone(master: &Master) -> PathBuf {
-    let (from, to) = (master.path(), master.beside("bare.git"));
-    let words = ["git".as_ref(), "clone".as_ref(), "-q".as_ref(), "--bare".as_ref(), from.as_os_str(), to.as_os_str()];
-    master.run(words);
-    to
 }
 
 fn point_to(master: &Master, clone: &Path, url: &str) {

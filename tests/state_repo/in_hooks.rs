@@ -146,9 +146,7 @@ async fn pretxnchangegroup_sees_the_pending_changesets_and_nobody_else_does() {
 async fn pre_receive_sees_the_quarantined_commits_and_nobody_else_does() {
     let master = Master::git();
     let old = master.write("a", "1").commit("first");
-    let slave = master.beside("slave.git");
-    let (from, to) = (master.path(), slave.clone());
-    master.run(["git".as_ref(), "clone".as_ref(), "-q".as_ref(), "--bare".as_ref(), from.as_os_str(), to.as_os_str()]);
+    let slave = master.clone_bare_to("slave.git");
     let mut hook = HeldHook::new(master.beside("hook"));
     let script = format!("#!/bin/sh\nexec {} stdin\n", hook.script().display());
     fs::write(slave.join("hooks/pre-receive"), script).unwrap();

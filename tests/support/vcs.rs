@@ -172,6 +172,15 @@ impl Master {
         to
     }
 
+    /// Clones into a bare Git repository, which can be pushed to.
+    pub(crate) fn clone_bare_to(&self, name: &str) -> PathBuf {
+        let (from, to) = (self.path(), self.beside(name));
+        let words: [&OsStr; 6] =
+            ["git".as_ref(), "clone".as_ref(), "-q".as_ref(), "--bare".as_ref(), from.as_ref(), to.as_ref()];
+        self.run(words);
+        to
+    }
+
     fn program(&self) -> &'static str {
         match self.vcs {
             Vcs::Hg => "hg",

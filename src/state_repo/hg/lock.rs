@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind};
+use crate::state_repo::complaint::mask_credentials;
 
 /// The links, in the order in which hg takes them.
 const LOCKS: [&str; 2] = [".hg/wlock", ".hg/store/lock"];
@@ -33,7 +34,7 @@ pub(super) fn held(root: &Path, stderr: &str) -> Error {
         None => Error::new(ErrorKind::Busy, "another hg held the clone's lock")
             .hint("another `hg pull` or its hook was at work there; the next run tries again"),
     };
-    error.subject(subject).source(stderr.to_owned())
+    error.subject(subject).source(mask_credentials(stderr))
 }
 
 /// What this process would write before the colon.

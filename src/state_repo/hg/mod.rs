@@ -169,8 +169,7 @@ impl HgRepo {
             let mut args = vec!["cat", "-r", revision.as_str(), "-T", "{path}\\0{count(data)}\\0{data}", "--"];
             args.extend(patterns.iter().map(String::as_str));
             let reply = self.ask(&args).await?;
-            // 1: none of these files is in the revision.
-            if !(reply.code == 0 || (reply.code == 1 && !reply.errors.contains("abort:"))) {
+            if !found_or_none(&reply) {
                 return Err(self.refused("reading files", &reply));
             }
             read_files(&reply.output, &mut found)?;
@@ -181,8 +180,7 @@ impl HgRepo {
 
     pub(super) async fn files(&mut self, revision: &Revision) -> Result<Vec<String>> {
         let reply = self.ask(&["files", "-r", revision.as_str(), "-T", "{path}\\0"]).await?;
-        // 1: the revision has no file at all.
-        if !(reply.code == 0 || (reply.code == 1 && reply.errors.is_empty())) {
+        if !found_or_none(&reply) {
             return Err(self.refused("listing files", &reply));
         }
         Ok(nul_separated(&reply.output).map(|path| String::from_utf8_lossy(path).into_owned()).collect())
@@ -248,9 +246,14 @@ impl HgRepo {
                 command = command.env(name, value);
             }
         }
-        let server = CommandServer::start(command)
-            .await
-            .map_err(|error| error.subject(self.options.root.display().to_string()))?;
+        let server = CommandServer::start(command).await.map_err(|error| {
+            match std::error::Error::source(&error).map(ToString::to_string) {
+                Some(said) if error.kind() == ErrorKind::Repository => {
+                    explain(Vcs::Hg, &self.options.root, "hg serve", &said)
+                }
+                _ => error,
+            }
+        })?;
         Ok(Box::new(Started { server, hgrc }))
     }
 
@@ -285,6 +288,11 @@ impl HgRepo {
         }
         explain(Vcs::Hg, &self.options.root, doing, &reply.errors)
     }
+}
+
+/// Whether a command that looks for files worked: 1 means that it found none.
+fn found_or_none(reply: &Reply) -> bool {
+    reply.code == 0 || (reply.code == 1 && !reply.errors.contains("abort:"))
 }
 
 /// Whether `path` can be a file in a manifest; patterns of other paths would match more than one file.

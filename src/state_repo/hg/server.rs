@@ -1,7 +1,7 @@
 //! The Mercurial command server: one `hg` process that answers many commands.
 //!
-//! Starting Python costs 100 to 200 ms, a command in a running server 3 ms. The protocol is described by
-//! `hg help internals.wireprotocol`'s sibling, the wiki page "CommandServer": the server writes frames of a
+//! Starting Python costs 100 to 200 ms, a command in a running server 3 ms. The protocol is that of
+//! `mercurial/commandserver.py` (the project's wiki describes it under "CommandServer"): the server writes frames of a
 //! channel letter, a big-endian length and that many bytes; the client writes `runcommand`, a length and the
 //! arguments separated by NUL.
 
