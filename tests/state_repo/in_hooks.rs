@@ -97,7 +97,7 @@ impl Drop for Beside {
 }
 
 fn install(hook: &HeldHook, clone: &Path) {
-    let mut hgrc = fs::read_to_string(clone.join(".hg/hgrc")).unwrap();
+    let mut hgrc = fs::read_to_string(clone.join(".hg/hgrc")).unwrap_or_default();
     hgrc.push_str(&format!("\n[hooks]\npretxnchangegroup.held = {}\n", hook.script().display()));
     fs::write(clone.join(".hg/hgrc"), hgrc).unwrap();
 }
@@ -140,6 +140,28 @@ async fn pretxnchangegroup_sees_the_pending_changesets_and_nobody_else_does() {
     hook.let_go(1);
     assert!(!pull.ended().await.success(), "the hook's refusal fails the pull");
     assert_eq!(outside.tip().await.unwrap(), old);
+}
+
+#[tokio::test]
+async fn a_share_sees_the_pending_changesets_too() {
+    let master = Master::hg();
+    let old = master.write("a", "1").commit("first");
+    let clone = master.clone_to("clone");
+    master.run_in(&master.beside("."), ["hg", "--config=extensions.share=", "share", "-q", "clone", "share"]);
+    let share = master.beside("share");
+    let mut hook = HeldHook::new(master.beside("hook"));
+    install(&hook, &share);
+    let new = master.write("a", "2").commit("second");
+
+    let from = master.path();
+    let words = ["hg".as_ref(), "pull".as_ref(), "-q".as_ref(), from.as_os_str()];
+    let pull = Beside::start(master.command(&share, words));
+    let mut inside = open_in_hook(&share, hook.called().await).await;
+    assert_eq!(inside.tip().await.unwrap(), new);
+    assert_eq!(changes(&mut inside, &old, &new).await, ["M a"]);
+    hook.let_go(0);
+    assert!(pull.ended().await.success());
+    assert_eq!(open(&clone).await.tip().await.unwrap(), new);
 }
 
 #[tokio::test]

@@ -336,10 +336,10 @@ fn server_in(dir: &Path) -> Option<rustix::process::Pid> {
 }
 
 #[tokio::test]
-async fn a_users_configuration_does_not_change_what_is_read() {
+async fn aliases_and_defaults_do_not_change_what_is_read() {
     let master = Master::hg();
     let tip = master.write("a", "1").commit("first");
-    // What only the clone configures applies, so its aliases are the way to show that they do not.
+    // Aliases and defaults are switched off wherever they stand, so the file that is read shows it.
     master.write(
         ".hg/hgrc",
         "[alias]\nlog = log --limit 0\nstatus = status --unknown\n[ui]\nverbose = true\n[defaults]\nlog = -v\n",
