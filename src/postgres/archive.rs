@@ -39,6 +39,23 @@ const KINDS: [&str; 14] = [
 /// Kinds whose entries are named after the table.
 const OF_TABLE: [&str; 6] = ["TABLE", "TABLE DATA", "DEFAULT", "CONSTRAINT", "FK CONSTRAINT", "CHECK CONSTRAINT"];
 
+/// What a dump sets for its own session.
+const SETTINGS: [&str; 13] = [
+    "statement_timeout",
+    "lock_timeout",
+    "idle_in_transaction_session_timeout",
+    "transaction_timeout",
+    "client_encoding",
+    "standard_conforming_strings",
+    "check_function_bodies",
+    "xmloption",
+    "client_min_messages",
+    "row_security",
+    "default_tablespace",
+    "default_table_access_method",
+    "default_with_oids",
+];
+
 /// The format of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
@@ -278,13 +295,14 @@ fn foreign_keys(statements: &[Statement], table: &Table) -> std::result::Result<
             statement.name(3) == Some("set_config")
                 && statement.tokens.get(5) == Some(&Token::Text("search_path".into()))
         } else if statement.begins(&["set"]) {
-            statement.name(1) != Some("standard_conforming_strings")
-                || statement.tokens.last().is_some_and(|t| t.is("on"))
+            statement.name(1).is_some_and(|setting| SETTINGS.contains(&setting))
+                && (statement.name(1) != Some("standard_conforming_strings")
+                    || statement.tokens.last().is_some_and(|value| value.is("on")))
+        } else if statement.begins(&["alter", "index"]) || statement.begins(&["alter", "statistics"]) {
+            in_schema(2).is_some()
         } else {
             let comment = |kind| statement.begins(&["comment", "on", kind]);
-            statement.begins(&["alter", "index"])
-                || statement.begins(&["alter", "statistics"])
-                || ["table", "column", "index", "sequence", "constraint", "statistics"].into_iter().any(comment)
+            ["table", "column", "index", "sequence", "constraint", "statistics"].into_iter().any(comment)
         };
         if !ok {
             return Err(refused());
@@ -382,6 +400,8 @@ mod tests {
             "CREATE TABLE ws_data.rivers (id integer)",
             "COPY ws_data.roads FROM PROGRAM 'sh'",
             "SET standard_conforming_strings = off",
+            "SET ROLE postgres",
+            "ALTER INDEX other.idx RENAME TO x",
             "CREATE FUNCTION ws_data.f() RETURNS integer LANGUAGE sql AS $$ select 1; $$",
         ] {
             assert!(check(bad).is_err(), "{bad}");

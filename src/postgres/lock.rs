@@ -67,6 +67,27 @@ impl Database {
         .hint("wait for the other run; if none is there, end the session with select pg_terminate_backend(<server process>)"))
     }
 
+    /// Adds to a [`ErrorKind::Busy`] error which sessions hold the table or its view.
+    pub(super) async fn name_holders(&self, error: Error, table: &Table) -> Error {
+        if error.kind() != ErrorKind::Busy {
+            return error;
+        }
+        let names = [&table.schema, &table.data_schema, &table.outdated_schema, &table.name].map(|name| name.as_str());
+        let Ok(client) = self.client().await else { return error };
+        let found = client
+            .query(include_str!("sql/holders.sql"), &[&names[0], &names[1], &names[2], &names[3]])
+            .await
+            .unwrap_or_default();
+        let holders: Vec<String> = found.iter().map(|row| row.get(0)).collect();
+        if holders.is_empty() {
+            return error;
+        }
+        Error::new(ErrorKind::Busy, format!("{}; held by {}", error.message(), holders.join(", ")))
+            .subject(table.label())
+            .source(error)
+            .hint("wait for these sessions, or end one with select pg_terminate_backend(<server process>)")
+    }
+
     /// Gives the lock of `table` back. A failure is of no consequence: the session's end does it too.
     pub(super) async fn release(&self, table: &Table) {
         let mut locks = self.shared.locks.lock().await;

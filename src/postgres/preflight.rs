@@ -121,7 +121,11 @@ impl Database {
             }
         })?;
         let psql = self.tool("psql").await.ok();
-        Ok(Versions { server, server_num, postgis: row.get(2), pg_restore, psql })
+        let versions = Versions { server, server_num, postgis: row.get(2), pg_restore, psql };
+        for warning in versions.warnings() {
+            tracing::warn!("{warning}");
+        }
+        Ok(versions)
     }
 
     async fn tool(&self, program: &str) -> Result<ToolVersion> {

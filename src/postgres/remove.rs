@@ -24,7 +24,8 @@ impl Database {
                         break Err(stopped);
                     }
                 }
-                other => break other,
+                Err(error) => break Err(self.name_holders(error, table).await),
+                Ok(removed) => break Ok(removed),
             }
         };
         self.release(table).await;

@@ -73,7 +73,8 @@ impl Database {
         loop {
             match self.try_move_aside(table, md5).await {
                 Err(error) if attempts.may_retry(&error) => attempts.pause().await?,
-                other => return other,
+                Err(error) => return Err(self.name_holders(error, table).await),
+                Ok(aside) => return Ok(aside),
             }
         }
     }
@@ -162,7 +163,8 @@ impl Database {
                         break Err(stopped);
                     }
                 }
-                other => break other,
+                Err(error) => break Err(self.name_holders(error, table).await),
+                Ok(swapped) => break Ok(swapped),
             }
         };
         self.release(table).await;
@@ -182,6 +184,8 @@ impl Database {
             // Locks view and old table in the order in which readers take them.
             let lock = format!("lock table {} in access exclusive mode", table.view_sql());
             tx.batch_execute(&lock).await.map_err(failed)?;
+            // From here on readers wait, so the locks on other tables must come at once.
+            tx.batch_execute("set local lock_timeout = '200ms'").await.map_err(failed)?;
         }
         let Some(data) = before.data else {
             return Err(Error::new(ErrorKind::Database, "there is no loaded table to publish")

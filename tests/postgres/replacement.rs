@@ -132,6 +132,8 @@ async fn a_swap_that_readers_keep_out_is_busy_and_resumes_without_loading_again(
     reader.batch_execute("begin; select * from ws.roads").await.unwrap();
     let error = hasty.swap(&roads, Some("two")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Busy, "{}", error.paragraph());
+    let pid = reader.query_one("select 'server process ' || pg_backend_pid()", &[]).await.unwrap();
+    assert!(error.message().contains(pid.get::<_, &str>(0)), "{}", error.paragraph());
     assert_eq!(world.seen(&roads).await, (1, 10));
     reader.batch_execute("commit").await.unwrap();
     drop(hasty);
@@ -451,29 +453,78 @@ async fn removal_takes_the_layer_and_nothing_else() {
 async fn a_stopped_run_ends_its_restore_and_the_next_goes_on() {
     let world = World::new().await;
     let roads = table("roads");
-    world.publish(&Dump::new("roads"), &roads).await.unwrap();
-    let archive = world.archive(&Dump::new("roads").version(2), &roads).await;
+    let archive = world.archive(&Dump::new("roads"), &roads).await;
     let stop = CancellationToken::new();
     let stopped = Database::new(world.db.options(), 4, stop.clone()).unwrap();
-    // The restore waits for this lock, so that it is surely at work when the stop comes.
+    // The restore waits for this transaction, so it is surely at work when the stop comes.
     let blocker = world.db.client().await;
+    blocker.batch_execute("begin; create table ws_data.roads (id integer)").await.unwrap();
     let loading = {
-        blocker.batch_execute("begin; create table ws_data.roads_id_seq (id integer)").await.ok();
         let (archive, roads) = (archive.clone(), roads.clone());
         tokio::spawn(async move { stopped.load(&roads, &archive, |_| ()).await })
     };
-    let waiting = "select count(*)::text from pg_stat_activity where application_name like 'borg-slave restore%' and datname = current_database()";
-    while world.text(waiting).await == "0" {
-        if loading.is_finished() {
-            break;
-        }
+    let restores = "select count(*)::text from pg_stat_activity where application_name like 'borg-slave restore%' and datname = current_database()";
+    let waiting = format!("{restores} and wait_event_type = 'Lock'");
+    while world.text(&waiting).await == "0" {
+        assert!(!loading.is_finished(), "it did not wait: {:?}", loading.await);
     }
     stop.cancel();
-    let _ = loading.await.unwrap();
+    assert_eq!(loading.await.unwrap().unwrap_err().kind(), ErrorKind::Stopped);
+    let ended = async { while world.text(restores).await != "0" {} };
+    tokio::time::timeout(Duration::from_secs(20), ended).await.expect("the server gives the orphan up");
     blocker.batch_execute("rollback").await.unwrap();
     publish(&world.database, &archive, &roads, "x").await.unwrap();
-    assert_eq!(world.seen(&roads).await, (2, 10));
+    assert_eq!(world.seen(&roads).await, (1, 10));
     assert_eq!(world.relations().await, AT_REST);
+}
+
+#[tokio::test]
+async fn a_run_killed_at_any_moment_is_continued_by_the_next() {
+    let world = World::new().await;
+    let (town, road) = (table("towns"), table("roads"));
+    let towns = Dump::new("towns");
+    let roads = Dump::new("roads").references("ws_data", "towns", "");
+    world.publish(&towns, &town).await.unwrap();
+    world.publish(&roads, &road).await.unwrap();
+    let archives = [
+        (world.archive(&towns.clone().version(2), &town).await, world.archive(&roads.clone().version(2), &road).await),
+        (
+            world.archive(&towns.version(3).first_column("x integer"), &town).await,
+            world.archive(&roads.version(3).first_column("x integer"), &road).await,
+        ),
+    ];
+    let started = Instant::now();
+    publish(&world.database, &archives[0].0, &town, "x").await.unwrap();
+    publish(&world.database, &archives[0].1, &road, "x").await.unwrap();
+    let whole = started.elapsed();
+    let mut finished = 0;
+    for round in 0..24_u32 {
+        let (new_towns, new_roads) = &archives[round as usize % 2];
+        // Dropping the future ends the children with KILL and closes the sessions, as a kill does.
+        let run = async {
+            let killed = world.db.open();
+            publish(&killed, new_towns, &town, "x").await?;
+            publish(&killed, new_roads, &road, "x").await
+        };
+        if let Ok(outcome) = tokio::time::timeout(whole * (round + 1) / 24, run).await {
+            outcome.unwrap();
+            finished += 1;
+        }
+        assert_eq!(world.seen(&town).await.1, 10, "readers always find a whole table");
+        assert_eq!(world.seen(&road).await.1, 10);
+    }
+    assert!(finished < 24, "some rounds were cut short");
+    publish(&world.database, &archives[1].0, &town, "x").await.unwrap();
+    publish(&world.database, &archives[1].1, &road, "x").await.unwrap();
+    assert_eq!((world.seen(&town).await, world.seen(&road).await), ((3, 10), (3, 10)));
+    assert_eq!(
+        world.foreign_keys().await,
+        "ws_data.roads roads_towns_fkey FOREIGN KEY (towns_id) REFERENCES ws_data.towns(id)"
+    );
+    assert_eq!(
+        world.relations().await,
+        "v ws.roads, v ws.towns, r ws_data.roads, S ws_data.roads_id_seq, r ws_data.towns, S ws_data.towns_id_seq"
+    );
 }
 
 #[tokio::test]
@@ -481,19 +532,12 @@ async fn progress_counts_rows_while_the_dump_is_loaded() {
     let world = World::new().await;
     let roads = table("roads");
     // A check that takes its time keeps the copy at work for a few rounds of the progress.
-    let slow = Dump::new("roads").rows(30).sql("alter table {} add check (pg_sleep(0.1) is not null) not valid");
+    let slow = Dump::new("roads").rows(12).sql("alter table {} add check (pg_sleep(0.25) is not null)");
     let archive = world.archive(&slow, &roads).await;
     let most = Arc::new(AtomicU64::new(0));
-    let calls = Arc::new(AtomicU32::new(0));
-    let (seen, counted) = (most.clone(), calls.clone());
-    world
-        .database
-        .load(&roads, &archive, move |rows| {
-            seen.fetch_max(rows, Ordering::Relaxed);
-            counted.fetch_add(1, Ordering::Relaxed);
-        })
-        .await
-        .unwrap();
-    assert!(most.load(Ordering::Relaxed) <= 30);
-    assert!(calls.load(Ordering::Relaxed) <= 30);
+    let seen = most.clone();
+    let progress = move |rows| _ = seen.fetch_max(rows, Ordering::Relaxed);
+    world.database.load(&roads, &archive, progress).await.unwrap();
+    let most = most.load(Ordering::Relaxed);
+    assert!((1..=12).contains(&most), "{most} rows");
 }
