@@ -19,6 +19,8 @@ pub(super) struct State {
     pub(super) data: Option<Relation>,
     pub(super) outdated: Option<Relation>,
     pub(super) view_reads_data: bool,
+    pub(super) view_reads_outdated: bool,
+    pub(super) published_md5: Option<String>,
     pub(super) loaded_oid: Option<u32>,
     pub(super) loaded_md5: Option<String>,
 }
@@ -47,8 +49,10 @@ impl State {
             data: relation(2),
             outdated: relation(4),
             view_reads_data: row.get(6),
-            loaded_oid: row.get(7),
-            loaded_md5: row.get(8),
+            view_reads_outdated: row.get(7),
+            published_md5: row.get(8),
+            loaded_oid: row.get(9),
+            loaded_md5: row.get(10),
         })
     }
 
@@ -131,6 +135,17 @@ pub(super) async fn record_aside(tx: &Transaction<'_>, table: &Table, oid: u32) 
     tx.execute(include_str!("sql/record_aside.sql"), &[&table.schema.as_str(), &table.name.as_str(), &oid])
         .await
         .map_err(failure::doing(WHAT, &table.label()))?;
+    Ok(())
+}
+
+/// Records that the published table is back in its place.
+pub(super) async fn record_back(tx: &Transaction<'_>, table: &Table) -> Result<()> {
+    tx.execute(
+        "update borg_slave.published set outdated_oid = null where schema_name = $1 and name = $2",
+        &[&table.schema.as_str(), &table.name.as_str()],
+    )
+    .await
+    .map_err(failure::doing(WHAT, &table.label()))?;
     Ok(())
 }
 

@@ -88,16 +88,16 @@ impl Database {
             .hint("wait for these sessions, or end one with select pg_terminate_backend(<server process>)")
     }
 
-    /// Gives the lock of `table` back. A failure is of no consequence: the session's end does it too.
-    pub(super) async fn release(&self, table: &Table) {
+    /// Gives back the lock that [`Database::load`] took, when the table will not be swapped by this
+    /// run after all. What was loaded stays for the next run. [`Database::swap`] and a failed
+    /// [`Database::load`] release by themselves.
+    pub async fn release(&self, table: &Table) {
         let mut locks = self.shared.locks.lock().await;
         if locks.held.remove(table)
             && let Some(client) = locks.client.as_ref()
         {
+            // A failure is of no consequence: the lock ends with its session.
             let _ = client.query(RELEASE_SQL, &[&table.schema.as_str(), &table.name.as_str()]).await;
-        }
-        if locks.held.is_empty() {
-            locks.client = None;
         }
     }
 }

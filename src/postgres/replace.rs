@@ -42,6 +42,9 @@ impl Database {
         self.hold(table).await?;
         let loaded = self.load_held(table, archive, &progress).await;
         if loaded.is_err() {
+            if let Err(error) = self.move_back(table).await {
+                tracing::warn!(table = table.label(), %error, "the published table stays in the outdated schema");
+            }
             self.release(table).await;
         }
         loaded
@@ -90,7 +93,13 @@ impl Database {
         if state.is_loaded(md5) {
             return Ok(Aside::Loaded);
         }
-        let Some(data) = state.data else { return Ok(Aside::Load) };
+        let Some(data) = state.data else {
+            if let Some(outdated) = state.outdated {
+                bookkeeping::record_aside(&tx, table, outdated.oid).await?;
+                tx.commit().await.map_err(failed)?;
+            }
+            return Ok(Aside::Load);
+        };
         match state.outdated {
             // The view reads the older one: what lies in the data schema was never published.
             Some(outdated) if !state.view_reads_data => {
@@ -113,6 +122,24 @@ impl Database {
         }
         tx.commit().await.map_err(failed)?;
         Ok(Aside::Load)
+    }
+
+    /// Undoes move 1 when nothing could be loaded: who names the table itself, as foreign keys of
+    /// other dumps do, finds it again.
+    async fn move_back(&self, table: &Table) -> Result<()> {
+        let label = table.label();
+        let failed = failure::doing("cannot put the old table back", &label);
+        let mut client = self.client().await?;
+        let tx = client.transaction().await.map_err(failed)?;
+        tx.batch_execute(LOCK_SQL).await.map_err(failed)?;
+        let state = State::read(&tx, table).await?;
+        if state.data.is_some() || !state.view_reads_outdated {
+            return Ok(());
+        }
+        let schema = table.data_schema.quoted();
+        tx.batch_execute(&format!("alter table {} set schema {schema}", table.outdated_sql())).await.map_err(failed)?;
+        bookkeeping::record_back(&tx, table).await?;
+        tx.commit().await.map_err(failed)
     }
 
     /// Adds the foreign keys that the dump brings to the loaded table, but for those that point to a
@@ -187,11 +214,17 @@ impl Database {
             // From here on readers wait, so the locks on other tables must come at once.
             tx.batch_execute("set local lock_timeout = '200ms'").await.map_err(failed)?;
         }
-        let Some(data) = before.data else {
-            return Err(Error::new(ErrorKind::Database, "there is no loaded table to publish")
-                .subject(table.data_sql())
-                .hint("somebody has dropped it since it was loaded; run again"));
-        };
+        if before.view_reads_data && (md5.is_none() || md5 == before.published_md5.as_deref()) {
+            // A run was killed after this very transaction.
+            return Ok(Swapped { columns_changed: false, first_time: false });
+        }
+        let other_content = md5.is_some() && before.loaded_md5.is_some() && before.loaded_md5.as_deref() != md5;
+        let data =
+            before.data.filter(|data| before.loaded_oid == Some(data.oid) && !other_content).ok_or_else(|| {
+                Error::new(ErrorKind::Database, "the table is not the one that was loaded to be published")
+                    .subject(table.data_sql())
+                    .hint("somebody has changed or dropped it since it was loaded; run again")
+            })?;
         if let Some(old) = before.outdated {
             foreign_keys::switch(&tx, table, old.oid, data.oid).await?;
         }

@@ -169,6 +169,10 @@ async fn every_interruption_is_healed_by_starting_again() {
     // Killed between swap and the journal: a second swap finds it done.
     let again = world.database.swap(&roads, Some("four")).await.unwrap();
     assert_eq!(again, Swapped { columns_changed: false, first_time: false });
+    // What was not loaded is not published under its name.
+    let error = world.database.swap(&roads, Some("five")).await.unwrap_err();
+    assert!(error.message().contains("not the one that was loaded"), "{error}");
+    assert_eq!(world.database.published_md5(&roads).await.unwrap().as_deref(), Some("four"));
     // A table is left in the outdated schema that nobody reads.
     world.run("create table ws_outdated.roads (id integer)").await;
     publish(&world.database, &two, &roads, "two").await.unwrap();
@@ -252,6 +256,8 @@ async fn a_damaged_dump_leaves_the_old_table() {
     assert_eq!(error.kind(), ErrorKind::Archive, "{}", error.paragraph());
     assert!(error.hint_text().is_some());
     assert_eq!(world.seen(&roads).await, (1, 10));
+    assert_eq!(world.relations().await, AT_REST, "the old table is back in its place");
+    assert_eq!(world.database.published_md5(&roads).await.unwrap().as_deref(), Some("md5"));
     let archive = inspect(&whole, &roads).await.unwrap();
     publish(&world.database, &archive, &roads, "x").await.unwrap();
     assert_eq!(world.seen(&roads).await, (2, 20_000));
