@@ -71,6 +71,9 @@ pub(super) fn inspect(bytes: &[u8]) -> Result<Sld<'_>> {
             Event::DocType(_) => {
                 return Err(refuse("it declares a document type, which could draw in files of the server".into()));
             }
+            Event::GeneralRef(entity) if !is_known(&entity) => {
+                return Err(refuse(format!("it refers to the entity &{};, which nothing declares", entity.as_ref())));
+            }
             Event::Eof => break,
             _ => {}
         }
@@ -82,6 +85,11 @@ pub(super) fn inspect(bytes: &[u8]) -> Result<Sld<'_>> {
         Some(version) => Ok(Sld { version, body }),
         None => Err(refuse("it holds no element".into())),
     }
+}
+
+/// Whether XML knows an entity without a declaration.
+fn is_known(entity: &str) -> bool {
+    entity.starts_with('#') || matches!(entity, "amp" | "lt" | "gt" | "quot" | "apos")
 }
 
 fn root_version(root: &quick_xml::events::BytesStart<'_>) -> Result<SldVersion, String> {
@@ -154,6 +162,7 @@ mod tests {
             "<html/>",
             "<StyledLayerDescriptor version='2.0'/>",
             "<!DOCTYPE x [<!ENTITY e SYSTEM 'file:///etc/passwd'>]><StyledLayerDescriptor version='1.0.0'>&e;</StyledLayerDescriptor>",
+            "<StyledLayerDescriptor version='1.0.0'>&amp;&#38;&nbsp;</StyledLayerDescriptor>",
             "<StyledLayerDescriptor version='1.0.0'><NamedLayer>",
             "<StyledLayerDescriptor version='1.0.0'>\n<a></b></StyledLayerDescriptor>",
             "<StyledLayerDescriptor version='1.0.0'/><StyledLayerDescriptor/>",
@@ -163,6 +172,7 @@ mod tests {
         the style is no usable SLD document: its root element is <html> and not <StyledLayerDescriptor>
         the style is no usable SLD document: its version is "2.0", GeoServer knows 1.0.0 and 1.1.0
         the style is no usable SLD document: it declares a document type, which could draw in files of the server
+        the style is no usable SLD document: it refers to the entity &nbsp;, which nothing declares
         the style is no usable SLD document: it ends in the middle
         the style is no usable SLD document: line 2: ill-formed document: expected `</a>`, but `</b>` was found
         the style is no usable SLD document: it has more than one root element

@@ -115,7 +115,8 @@ pub(super) fn update(current: &Value, wanted: &FeatureType, freshness: Freshness
         Some(boxes) if !has_boxes(current, boxes) => insert_boxes(&mut update.fields, boxes),
         Some(_) => {}
         None => {
-            update.recalculate = (freshness.data_changed || other_srs || update.changes_source) && has_geometry(current)
+            update.recalculate =
+                (freshness.data_changed || other_srs || update.changes_source) && has_geometry(current);
         }
     }
     update
