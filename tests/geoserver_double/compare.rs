@@ -65,6 +65,8 @@ fn values(recorded: &Value, answered: &Value, path: &str) -> Option<String> {
         || Some(format!("{path}: {} instead of {}", short(&answered.to_string()), short(&recorded.to_string())));
     match (recorded, answered) {
         (Value::String(text), Value::String(_)) if text == "{DATE}" => None,
+        // The number of a task.
+        (Value::Number(_), Value::Number(_)) if path.contains("long-array-array") && path.ends_with("/3") => None,
         (Value::Object(a), Value::Object(b)) => {
             if a.keys().any(|key| !b.contains_key(key)) || b.keys().any(|key| !a.contains_key(key)) {
                 let keys = |map: &serde_json::Map<String, Value>| map.keys().cloned().collect::<Vec<_>>().join(" ");

@@ -41,7 +41,8 @@ pub(crate) fn all(state: &State, at: &Target<'_>) -> Answer {
 
 fn add(cat: &mut Catalog, name: &str, uri: &str, isolated: bool) {
     let id = cat.next();
-    if cat.workspaces.is_empty() {
+    // The first one of all; when that goes, there is none.
+    if !std::mem::replace(&mut cat.had_workspace, true) {
         cat.default_workspace = Some(id);
     }
     cat.workspaces.push(Workspace { id, name: name.to_owned(), uri: uri.to_owned(), isolated, modified: false });
