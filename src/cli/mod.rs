@@ -20,6 +20,7 @@ pub use self::args::Cli;
 use self::args::{Command, Global, HookName};
 use crate::config::{self, Loaded, Place, ProcessEnv, Settings};
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::state_repo::PULLED_BY_AGENT;
 use crate::telemetry::{self, LogWriter};
 
 /// Runs the program; the value is the exit status.
@@ -46,6 +47,10 @@ fn dispatch(cli: &Cli) -> Result<u8> {
     if let Command::Hook { hook: HookName::Deny, .. } = cli.command {
         say(hook::DENY_TEXT);
         return Ok(exit::FAILED);
+    }
+    if matches!(cli.command, Command::Hook { .. }) && std::env::var_os(PULLED_BY_AGENT).is_some() {
+        // Whoever pulls here applies what it brings itself, and holds the run lock meanwhile.
+        return Ok(exit::APPLIED);
     }
     let session = Session::start(&cli.global)?;
     session.run(&cli.command)
