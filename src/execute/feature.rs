@@ -31,6 +31,7 @@ impl Ctx<'_> {
         // Nobody has to wait for a table that this job does not touch.
         voice.loads_nothing();
         voice.ready();
+        voice.swapped();
         if job.sync_geoserver_data {
             fetched.extend(Box::pin(self.publish_on_geoservers(job, &table, &mut notes)).await?);
         }
@@ -61,6 +62,7 @@ impl Ctx<'_> {
         };
         if data.md5.is_some() && database.published_md5(table).await? == data.md5 {
             voice.ready();
+            voice.swapped();
             return Ok(None);
         }
         let extension = data.file.rsplit_once('.').map_or("db", |(_, extension)| extension);
@@ -114,7 +116,17 @@ impl Ctx<'_> {
             Step::Swap,
             None,
             Box::pin(async {
-                let Swapped { columns_changed, .. } = database.swap(table, Some(&md5)).await?;
+                let swapped = match database.swap(table, Some(&md5)).await {
+                // Rows of a table that is still to be replaced may point to rows that are gone here.
+                Err(error) if matches!(error.kind(), ErrorKind::Database | ErrorKind::Dependency) => {
+                    tracing::debug!(error = error.one_line(), "the swap is tried again after the others");
+                    voice.others_swapped().await;
+                    database.swap(table, Some(&md5)).await
+                }
+                other => other,
+            };
+            let Swapped { columns_changed, .. } = swapped?;
+            voice.swapped();
                 if columns_changed {
                     // GeoServer answers with the old columns until it is told: first thing after the swap.
                     self.forget_schema_everywhere(job).await;

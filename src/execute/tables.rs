@@ -26,18 +26,20 @@ pub(super) enum Loading {
 #[derive(Debug)]
 pub(super) struct Tables {
     silent: watch::Sender<usize>,
+    /// Jobs that may still swap a table.
+    swapping: watch::Sender<usize>,
     tables: Mutex<HashMap<TableName, watch::Sender<Loading>>>,
 }
 
 impl Tables {
     /// `jobs` is the number of jobs that will speak.
     pub(super) fn new(jobs: usize) -> Self {
-        Self { silent: watch::Sender::new(jobs), tables: Mutex::new(HashMap::new()) }
+        Self { silent: watch::Sender::new(jobs), swapping: watch::Sender::new(jobs), tables: Mutex::new(HashMap::new()) }
     }
 
     /// A job's right to speak; dropped unused, it says that the job loads no table.
     pub(super) fn voice(&self) -> Voice<'_> {
-        Voice { tables: self, spoken: false, loading: None }
+        Voice { tables: self, spoken: false, swapped: false, loading: None }
     }
 
     /// Waits until `table` can be referenced. `None`: no job of this pass publishes it.
@@ -58,6 +60,7 @@ impl Tables {
 pub(super) struct Voice<'a> {
     tables: &'a Tables,
     spoken: bool,
+    swapped: bool,
     loading: Option<TableName>,
 }
 
@@ -82,6 +85,21 @@ impl Voice<'_> {
         self.settle(Loading::Ready);
     }
 
+    /// The job swaps no table any more.
+    pub(super) fn swapped(&mut self) {
+        if !self.swapped {
+            self.swapped = true;
+            self.tables.swapping.send_modify(|swapping| *swapping = swapping.saturating_sub(1));
+        }
+    }
+
+    /// Waits until every other job has swapped its table, has failed, or waits here as well.
+    pub(super) async fn others_swapped(&mut self) {
+        self.swapped();
+        // The sender lives in `tables`, so waiting cannot fail.
+        let _ = self.tables.swapping.subscribe().wait_for(|swapping| *swapping == 0).await;
+    }
+
     fn speak(&mut self) {
         if !self.spoken {
             self.spoken = true;
@@ -102,6 +120,7 @@ impl Voice<'_> {
 impl Drop for Voice<'_> {
     fn drop(&mut self) {
         self.speak();
+        self.swapped();
         self.settle(Loading::Failed);
     }
 }
@@ -126,6 +145,15 @@ mod tests {
         let both = async { tokio::join!(job("a", "b"), job("b", "a")) };
         let outcome = tokio::time::timeout(std::time::Duration::from_secs(5), both).await.unwrap();
         assert_eq!(outcome, (Some(Loading::Ready), Some(Loading::Ready)));
+    }
+
+    #[tokio::test]
+    async fn jobs_that_wait_for_each_others_swaps_go_on_together() {
+        let tables = Tables::new(3);
+        let waiting = async || tables.voice().others_swapped().await;
+        let third = async { tables.voice().swapped() };
+        let all = async { tokio::join!(waiting(), waiting(), third) };
+        tokio::time::timeout(std::time::Duration::from_secs(5), all).await.unwrap();
     }
 
     #[tokio::test]
