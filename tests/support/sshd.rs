@@ -198,7 +198,7 @@ impl Log {
 /// What happens to one connection through a [`Proxy`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Fate {
-    /// After so many bytes from the server both ends are cut.
+    /// After so many bytes from the server the connection ends.
     Cut(u64),
     /// After so many bytes from the server nothing comes any more, and the connection stays.
     Stall(u64),
@@ -272,10 +272,12 @@ async fn carry(client: TcpStream, port: u16, fate: Option<Fate>, shared: Arc<Pro
             }
             if left == 0 {
                 shared.fulfilled.notify_one();
-                if matches!(fate, Some(Fate::Stall(_))) {
-                    std::future::pending::<()>().await;
+                if matches!(fate, Some(Fate::Cut(_))) {
+                    // What was sent before the cut still arrives: a reset would discard it.
+                    let _ = to_client.shutdown().await;
                 }
-                return;
+                // The client hangs up, or waits as long as it likes.
+                std::future::pending::<()>().await;
             }
         }
     };
