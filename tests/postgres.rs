@@ -17,9 +17,14 @@ use crate::support::dumps::{Dump, truncated};
 use crate::support::postgres::{PrivatePostgres, TestDatabase, command, succeed};
 
 mod connection;
+mod dependents;
 mod foreign_keys;
+mod interruption;
 mod replacement;
 mod roles;
+
+/// All that is there of layer `roads` when nothing is under way.
+const AT_REST: &str = "v ws.roads, r ws_data.roads, S ws_data.roads_id_seq";
 
 fn ident(name: &str) -> PgIdent {
     PgIdent::new("name", name).unwrap()

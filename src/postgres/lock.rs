@@ -89,8 +89,8 @@ impl Database {
     }
 
     /// Gives back the lock that [`Database::load`] took, when the table will not be swapped by this
-    /// run after all. What was loaded stays for the next run. [`Database::swap`] and a failed
-    /// [`Database::load`] release by themselves.
+    /// run after all. What was loaded stays for the next run. [`Database::swap`] and
+    /// whatever fails release by themselves.
     pub async fn release(&self, table: &Table) {
         let mut locks = self.shared.locks.lock().await;
         if locks.held.remove(table)

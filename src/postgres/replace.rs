@@ -155,7 +155,15 @@ impl Database {
         archive: &Archive,
         leave_out: &[(String, String)],
     ) -> Result<()> {
-        let leave_out: HashSet<_> = leave_out.iter().collect();
+        let added = self.add_keys(table, archive, &leave_out.iter().collect()).await;
+        if added.is_err() {
+            self.release(table).await;
+        }
+        added
+    }
+
+    async fn add_keys(&self, table: &Table, archive: &Archive, leave_out: &HashSet<&(String, String)>) -> Result<()> {
+        self.hold(table).await?;
         for key in archive.foreign_keys().iter().filter(|key| !leave_out.contains(&key.references)) {
             let mut attempts = Attempts::new(self);
             while let Err(error) = self.add_foreign_key(table, key).await {

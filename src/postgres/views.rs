@@ -65,13 +65,28 @@ pub(super) async fn replace(tx: &Transaction<'_>, table: &Table, swap: &Replacem
         let dress = own.dress.into_iter().filter(|(_, column)| fits(column)).collect();
         dress_up(tx, &Captured { dress, ..own }).await?;
     } else {
-        let verb = if in_place { "create or replace view" } else { "create view" };
+        let (verb, options) = match swap.view {
+            Some(view) => ("create or replace view", view_options(tx, view, &label).await?),
+            None => ("create view", None),
+        };
         tx.batch_execute(&format!("{verb} {body}")).await.map_err(failed)?;
+        if let Some(options) = options {
+            // Replacing a view resets its options.
+            let set = format!("alter view {} set ({options})", table.view_sql());
+            tx.batch_execute(&set).await.map_err(failed)?;
+        }
     }
     for view in &above {
         make_again(tx, table, view).await?;
     }
     Ok(swap.view.is_some() && new != old)
+}
+
+async fn view_options(tx: &Transaction<'_>, view: u32, label: &str) -> Result<Option<String>> {
+    let question = "select pg_catalog.array_to_string(reloptions, ', ') from pg_catalog.pg_class where oid = $1";
+    let row =
+        tx.query_one(question, &[&view]).await.map_err(failure::doing("cannot read the view's options", label))?;
+    Ok(row.get(0))
 }
 
 /// What has to be equal for a view's column to be replaced in place.

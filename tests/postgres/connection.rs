@@ -58,6 +58,24 @@ async fn nothing_connects_before_the_first_use() {
 }
 
 #[tokio::test]
+async fn a_lost_connection_is_replaced() {
+    let world = World::new().await;
+    let roads = table("roads");
+    world.publish(&Dump::new("roads"), &roads).await.unwrap();
+    let sessions = "from pg_stat_activity where datname = current_database() and usename = 'borg'";
+    world.text(&format!("select count(pg_terminate_backend(pid))::text {sessions}")).await;
+    while world.text(&format!("select count(*)::text {sessions}")).await != "0" {}
+    // The driver learns of it by reading from the socket, which the first use may come before.
+    let mut outcome = world.publish(&Dump::new("roads").version(2), &roads).await;
+    if let Err(error) = &outcome {
+        assert_eq!(error.kind(), ErrorKind::Unreachable, "{}", error.paragraph());
+        outcome = world.publish(&Dump::new("roads").version(2), &roads).await;
+    }
+    outcome.unwrap();
+    assert_eq!(world.seen(&roads).await, (2, 10));
+}
+
+#[tokio::test]
 async fn tls_is_what_its_mode_says_for_sessions_and_restores() {
     let dir = tempfile::tempdir().unwrap();
     let cert = certificate(dir.path(), "server");
