@@ -6,9 +6,9 @@ use futures_util::future::join_all;
 
 use super::geoserver::Published;
 use super::tables::{Loading, Voice};
-use super::{Ctx, JobEnd, Step, StepEnd};
+use super::{Ctx, JobEnd, Step, StepEnd, Stepped};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{Action, FeatureJob, FeatureRemoval};
+use crate::job::{Action, FeatureJob, FeatureRemoval, FileRef};
 use crate::name::PgIdent;
 use crate::postgres::{Archive, Database, ForeignKey, Swapped, Table};
 use crate::transfer::{CacheName, Fetched};
@@ -65,77 +65,80 @@ impl Ctx<'_> {
             voice.swapped();
             return Ok(None);
         }
+        let dump = self.step(Step::Dump, None, Box::pin(self.dump(job, data))).await?;
+        let archive = self.step(Step::Restore, None, Box::pin(self.restore(database, table, &dump))).await?;
+        voice.ready();
+        let published = async {
+            if !archive.foreign_keys().is_empty() {
+                let make = Box::pin(self.foreign_keys(database, table, &archive));
+                notes.extend(self.step(Step::ForeignKeys, None, make).await?);
+            }
+            let swap = Box::pin(self.swap(database, job, table, &dump, voice));
+            self.step(Step::Swap, None, swap).await
+        };
+        if let Err(error) = published.await {
+            // What is loaded stays for the next run; others may work on the table until then.
+            database.release(table).await;
+            return Err(error);
+        }
+        Ok(Some(dump))
+    }
+
+    async fn dump(&self, job: &FeatureJob, data: &FileRef) -> Result<Stepped<Fetched>> {
         let extension = data.file.rsplit_once('.').map_or("db", |(_, extension)| extension);
         let name = CacheName::dump(job.workspace.as_str(), job.name.as_str(), extension)?;
-        let dump = self
-            .step(
-                Step::Dump,
-                None,
-                Box::pin(async {
-                    let fetched = super::metadata::fetch(&self.run.parts.transfer, data, name, "dump").await?;
-                    let message = format!("{} bytes", fetched.bytes);
-                    Ok((fetched, StepEnd::Done, Some(message)))
-                }),
-            )
-            .await?;
-        let archive = self
-            .step(
-                Step::Restore,
-                None,
-                Box::pin(async {
-                    let _one_of_few = self.run.restores.acquire().await.map_err(|_| super::stopped())?;
-                    let archive =
-                        Archive::inspect(&dump.path, table, &self.run.stop).await?.with_md5(dump.md5.to_string());
-                    database.load(table, &archive, |_| {}).await?;
-                    Ok((archive, StepEnd::Done, None))
-                }),
-            )
-            .await?;
-        voice.ready();
-        if !archive.foreign_keys().is_empty() {
-            self.step(
-                Step::ForeignKeys,
-                None,
-                Box::pin(async {
-                    let left_out = self.foreign_keys_to_leave_out(database, archive.foreign_keys()).await?;
-                    database.add_foreign_keys(table, &archive, &left_out).await?;
-                    let message =
-                        left_out.iter().map(|(schema, name)| format!("{schema}.{name}")).collect::<Vec<_>>().join(", ");
-                    if !left_out.is_empty() {
-                        notes.push(format!(
-                            "foreign keys to {message} are left out: this slave does not take those layers"
-                        ));
-                    }
-                    Ok(((), StepEnd::Done, None))
-                }),
-            )
-            .await?;
-        }
+        let fetched = super::metadata::fetch(&self.run.parts.transfer, data, name, "dump").await?;
+        let message = format!("{} bytes", fetched.bytes);
+        Ok((fetched, StepEnd::Done, Some(message)))
+    }
+
+    async fn restore(&self, database: &Database, table: &Table, dump: &Fetched) -> Result<Stepped<Archive>> {
+        let _one_of_few = self.run.restores.acquire().await.map_err(|_| super::stopped())?;
+        let archive = Archive::inspect(&dump.path, table, &self.run.stop).await?.with_md5(dump.md5.to_string());
+        database.load(table, &archive, |_| {}).await?;
+        Ok((archive, StepEnd::Done, None))
+    }
+
+    async fn foreign_keys(
+        &self,
+        database: &Database,
+        table: &Table,
+        archive: &Archive,
+    ) -> Result<Stepped<Option<String>>> {
+        let left_out = self.foreign_keys_to_leave_out(database, archive.foreign_keys()).await?;
+        database.add_foreign_keys(table, archive, &left_out).await?;
+        let names: Vec<String> = left_out.iter().map(|(schema, name)| format!("{schema}.{name}")).collect();
+        let note = (!names.is_empty()).then(|| {
+            format!("foreign keys to {} are left out: this slave does not take those layers", names.join(", "))
+        });
+        Ok((note.clone(), StepEnd::Done, note))
+    }
+
+    async fn swap(
+        &self,
+        database: &Database,
+        job: &FeatureJob,
+        table: &Table,
+        dump: &Fetched,
+        voice: &mut Voice<'_>,
+    ) -> Result<Stepped<()>> {
         let md5 = dump.md5.to_string();
-        self.step(
-            Step::Swap,
-            None,
-            Box::pin(async {
-                let swapped = match database.swap(table, Some(&md5)).await {
-                // Rows of a table that is still to be replaced may point to rows that are gone here.
-                Err(error) if matches!(error.kind(), ErrorKind::Database | ErrorKind::Dependency) => {
-                    tracing::debug!(error = error.one_line(), "the swap is tried again after the others");
-                    voice.others_swapped().await;
-                    database.swap(table, Some(&md5)).await
-                }
-                other => other,
-            };
-            let Swapped { columns_changed, .. } = swapped?;
-            voice.swapped();
-                if columns_changed {
-                    // GeoServer answers with the old columns until it is told: first thing after the swap.
-                    self.forget_schema_everywhere(job).await;
-                }
-                Ok(((), StepEnd::Done, columns_changed.then(|| "the columns changed".to_owned())))
-            }),
-        )
-        .await?;
-        Ok(Some(dump))
+        let swapped = match database.swap(table, Some(&md5)).await {
+            // Rows of a table that is still to be replaced may point to rows that are gone here.
+            Err(error) if matches!(error.kind(), ErrorKind::Database | ErrorKind::Dependency) => {
+                tracing::debug!(error = error.one_line(), "the swap is tried again after the others");
+                voice.others_swapped().await;
+                database.swap(table, Some(&md5)).await
+            }
+            other => other,
+        };
+        let Swapped { columns_changed, .. } = swapped?;
+        voice.swapped();
+        if columns_changed {
+            // GeoServer answers with the old columns until it is told: first thing after the swap.
+            self.forget_schema_everywhere(job).await;
+        }
+        Ok(((), StepEnd::Done, columns_changed.then(|| "the columns changed".to_owned())))
     }
 
     /// Waits for the tables that foreign keys point to; returns those that this slave does not hold

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use futures_util::future::try_join_all;
 
-use super::{Ctx, Step, StepEnd};
+use super::{Ctx, Step, StepEnd, Stepped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::geoserver::{
     Boxes, Change, FeatureType, Freshness, GeoServer, LayerStyles, PostgisStore, ProjectionPolicy, SqlView, Style,
@@ -210,7 +210,7 @@ impl Ctx<'_> {
         }
     }
 
-    async fn shared_workspace(&self, server: &GeoServer, workspace: &GeoName) -> Result<((), StepEnd, Option<String>)> {
+    async fn shared_workspace(&self, server: &GeoServer, workspace: &GeoName) -> Result<Stepped<()>> {
         let key = (server.name().to_owned(), format!("workspace {workspace}"));
         let uri = self.run.parts.choices.workspace_namespace.fill(workspace.as_str());
         let make = async { Ok(server.ensure_workspace(workspace, &uri).await? != Change::Unchanged) };
@@ -218,12 +218,7 @@ impl Ctx<'_> {
         Ok(((), if changed { StepEnd::Done } else { StepEnd::Unchanged }, None))
     }
 
-    async fn shared_store(
-        &self,
-        server: &GeoServer,
-        job: &FeatureJob,
-        described: &Described,
-    ) -> Result<((), StepEnd, Option<String>)> {
+    async fn shared_store(&self, server: &GeoServer, job: &FeatureJob, described: &Described) -> Result<Stepped<()>> {
         let store = &described.feature_type.store;
         let fact = Self::fact_key("store", &job.workspace, store);
         let key = (server.name().to_owned(), fact.clone());
@@ -261,12 +256,7 @@ impl Ctx<'_> {
     }
 
     /// Styles of the layer: those of the job are there, those it had before and has no more are gone.
-    async fn styles_on(
-        &self,
-        server: &GeoServer,
-        job: &FeatureJob,
-        files: &StyleFiles,
-    ) -> Result<(Vec<Error>, StepEnd, Option<String>)> {
+    async fn styles_on(&self, server: &GeoServer, job: &FeatureJob, files: &StyleFiles) -> Result<Stepped<Vec<Error>>> {
         let owned_key = Self::fact_key("styles", &job.workspace, &job.name);
         let current: Vec<&StyleRef> = job.styles.iter().filter(|style| style.file.is_some()).collect();
         let current_names: HashSet<&str> = current.iter().map(|style| style.geoserver_name().as_str()).collect();

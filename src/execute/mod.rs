@@ -155,6 +155,9 @@ struct Run {
     ended: Vec<watch::Sender<bool>>,
 }
 
+/// What a step gives its job, how it ended, and what there is to say about it.
+type Stepped<T> = (T, StepEnd, Option<String>);
+
 /// A job being run, for its steps.
 struct Ctx<'a> {
     run: &'a Run,
@@ -240,7 +243,7 @@ impl Ctx<'_> {
         &self,
         step: Step,
         target: Option<&str>,
-        work: Pin<Box<impl Future<Output = Result<(T, StepEnd, Option<String>)>>>>,
+        work: Pin<Box<impl Future<Output = Result<Stepped<T>>>>>,
     ) -> Result<T> {
         if self.run.stop.is_cancelled() {
             return Err(stopped());

@@ -34,7 +34,11 @@ pub(super) struct Tables {
 impl Tables {
     /// `jobs` is the number of jobs that will speak.
     pub(super) fn new(jobs: usize) -> Self {
-        Self { silent: watch::Sender::new(jobs), swapping: watch::Sender::new(jobs), tables: Mutex::new(HashMap::new()) }
+        Self {
+            silent: watch::Sender::new(jobs),
+            swapping: watch::Sender::new(jobs),
+            tables: Mutex::new(HashMap::new()),
+        }
     }
 
     /// A job's right to speak; dropped unused, it says that the job loads no table.
