@@ -4,25 +4,26 @@
 //! batch, so a run of a hundred layers costs a few runs of `rsync`. Each file is handed to whoever waits
 //! for it as soon as it is complete, not when its batch ends.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::path::{Path, PathBuf};
+use std::collections::{HashSet, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::ProgressFn;
 use super::cache::{Cache, partial_of};
-use super::complaint::{Failure, Verdict, each_file, judge, local};
+use super::complaint::{Failure, Verdict, judge};
 use super::connection::{Connections, stopped};
-use super::copy::{self, Job, Step};
+use super::copy::{self, Job};
 use super::location::Peer;
 use super::remote_shell::with_session;
 use super::rsync::{Line, Run};
 use super::ssh_command::SshCommand;
-use super::{Progress, ProgressFn};
+use super::waiting::{Item, Waiting, staged};
 use crate::error::{ErrorKind, Result, Retry};
 
 /// How long a batch waits for requests that come in the same moment.
@@ -47,17 +48,6 @@ pub(super) struct Engine {
     pub(super) progress: Option<ProgressFn>,
     /// Hosts that have no `rsync`.
     pub(super) without_rsync: Mutex<HashSet<Peer>>,
-}
-
-/// A file that somebody waits for.
-pub(super) struct Item {
-    /// Absolute path on the other side.
-    pub(super) path: String,
-    /// Where to put it when it is complete.
-    pub(super) arrived: PathBuf,
-    /// What it is, for progress.
-    pub(super) what: String,
-    pub(super) reply: oneshot::Sender<Result<(), Failure>>,
 }
 
 /// Serves one host until nobody can ask any more.
@@ -139,31 +129,11 @@ struct Batch {
     stop: CancellationToken,
 }
 
-/// Those who still wait, by path on the other side.
-struct Waiting {
-    items: HashMap<String, Vec<Item>>,
-    staging: PathBuf,
-    progress: Option<ProgressFn>,
-    /// The file that is being received, and its length.
-    current: Option<(String, Option<u64>)>,
-    arrived: usize,
-}
-
 impl Batch {
     fn new(engine: Arc<Engine>, peer: Peer, items: Vec<Item>, busy: Arc<Mutex<HashSet<String>>>) -> Self {
         let staging = engine.cache.staging(&peer);
-        let mut by_path: HashMap<String, Vec<Item>> = HashMap::new();
-        for item in items {
-            by_path.entry(item.path.clone()).or_default().push(item);
-        }
-        let all = by_path.keys().cloned().collect();
-        let waiting = Waiting {
-            items: by_path,
-            staging: staging.clone(),
-            progress: engine.progress.clone(),
-            current: None,
-            arrived: 0,
-        };
+        let waiting = Waiting::new(items, staging.clone(), engine.progress.clone());
+        let all = waiting.paths();
         let stop = engine.stop.child_token();
         Self { engine, peer, staging, all, busy, items: waiting, stop }
     }
@@ -179,9 +149,9 @@ impl Batch {
         };
         let mut delays = new_delays();
         for attempt in 1..=TRIES {
-            let before = (self.items.arrived, self.partial_bytes());
+            let before = (self.items.arrived(), self.partial_bytes());
             let Err(failure) = self.attempt().await else { break };
-            if (self.items.arrived, self.partial_bytes()) > before {
+            if (self.items.arrived(), self.partial_bytes()) > before {
                 delays = new_delays();
             }
             let delay = if failure.kind.retry() == Retry::Soon && attempt < TRIES { delays.next() } else { None };
@@ -190,7 +160,7 @@ impl Batch {
                 break;
             };
             tracing::warn!(
-                host = %self.peer, files = self.items.items.len(), reason = %failure.message, detail = %failure.detail,
+                host = %self.peer, files = self.items.paths().len(), reason = %failure.message, detail = %failure.detail,
                 "a transfer broke; it goes on in {} ms", delay.as_millis()
             );
             // Others may use the slot while this host is left in peace.
@@ -209,7 +179,7 @@ impl Batch {
             let partial = partial_of(&staged(&self.staging, path))?;
             std::fs::metadata(partial).ok().map(|about| about.len())
         };
-        self.items.items.keys().filter_map(length).sum()
+        self.items.paths().iter().filter_map(length).sum()
     }
 
     /// Tries to fetch all that is still waited for. An error is one of the whole batch.
@@ -217,14 +187,14 @@ impl Batch {
         if self.stop.is_cancelled() {
             return Err(stopped());
         }
-        self.items.current = None;
+        self.items.start_over();
         self.engine.cache.prepare(Some(&self.peer)).map_err(Failure::from)?;
         if self.engine.without_rsync(&self.peer) {
             return self.copy().await;
         }
         let link = self.engine.connections.up(&self.peer).await?;
         self.items.park_leftovers();
-        let paths: Vec<String> = self.items.items.keys().cloned().collect();
+        let paths = self.items.paths();
         let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
         // Cancelled when rsync says nothing for too long.
         let silent = self.stop.child_token();
@@ -284,7 +254,7 @@ impl Batch {
                     // What cannot be finished shall not fill the disk.
                     self.items.drop_partials();
                 }
-                if self.items.items.is_empty() { Ok(()) } else { Err(failure) }
+                if self.items.is_empty() { Ok(()) } else { Err(failure) }
             }
         }
     }
@@ -301,7 +271,7 @@ impl Batch {
             let staged = staged(&self.staging, path);
             Job { path: path.clone(), partial: partial_of(&staged).unwrap_or(staged) }
         };
-        let jobs: Vec<Job> = self.items.items.keys().map(job).collect();
+        let jobs: Vec<Job> = self.items.paths().iter().map(job).collect();
         if self.engine.ssh.needs_program.is_none() {
             let (send, mut steps) = mpsc::unbounded_channel();
             let sftp_jobs = jobs.clone();
@@ -353,129 +323,6 @@ impl Drop for Batch {
     }
 }
 
-impl Waiting {
-    fn begins(&mut self, path: String, bytes: Option<u64>) {
-        self.current = Some((path, bytes));
-        self.progress(0, None);
-    }
-
-    fn progress(&self, bytes: u64, rate: Option<u64>) {
-        if let (Some(tell), Some((path, total))) = (&self.progress, &self.current) {
-            for item in self.items.get(path).into_iter().flatten() {
-                tell(Progress { what: item.what.clone(), file: path.clone(), bytes, total: *total, rate });
-            }
-        }
-    }
-
-    fn step(&mut self, step: Step) {
-        match step {
-            Step::Begins { path, bytes } => self.begins(path, bytes),
-            Step::Progress { bytes, rate } => self.progress(bytes, rate),
-            Step::Whole { path } => {
-                if let Some(partial) = partial_of(&staged(&self.staging, &path)) {
-                    self.hand_over(&path, &partial);
-                }
-            }
-            Step::Failed { path, failure } => self.reply(&path, &Err(failure)),
-        }
-    }
-
-    /// The file that began last has been received: rsync has begun another.
-    fn previous_is_whole(&mut self) {
-        if let Some((path, _)) = self.current.take() {
-            self.hand_over(&path, &staged(&self.staging, &path));
-        }
-    }
-
-    /// Hands over everything that is whole in the staging directory.
-    fn collect_arrived(&mut self) {
-        let paths: Vec<String> = self.items.keys().cloned().collect();
-        for path in paths {
-            self.hand_over(&path, &staged(&self.staging, &path));
-        }
-    }
-
-    /// Moves the whole file `from` to where its waiters want it and tells them. Without such a file
-    /// nothing happens.
-    fn hand_over(&mut self, path: &str, from: &Path) {
-        let about = std::fs::symlink_metadata(from);
-        if !about.is_ok_and(|about| about.is_file()) {
-            return;
-        }
-        let Some(items) = self.items.remove(path) else { return };
-        let last = items.len() - 1;
-        for (index, item) in items.into_iter().enumerate() {
-            let result = if index == last {
-                std::fs::rename(from, &item.arrived)
-            } else {
-                let _ = std::fs::remove_file(&item.arrived);
-                std::fs::hard_link(from, &item.arrived)
-            };
-            let result = result.map_err(|source| {
-                crate::error::io_error(&item.arrived, "cannot move the file that arrived", source).into()
-            });
-            let _ = item.reply.send(result);
-        }
-        self.arrived += 1;
-    }
-
-    /// A whole file left by a killed run becomes the basis of this one, so that a file found in its place
-    /// afterwards is one that this run received.
-    fn park_leftovers(&self) {
-        for path in self.items.keys() {
-            let staged = staged(&self.staging, path);
-            if std::fs::symlink_metadata(&staged).is_ok_and(|about| about.is_file())
-                && let Some(partial) = partial_of(&staged)
-            {
-                let _ = partial.parent().map(std::fs::create_dir_all);
-                let _ = std::fs::rename(&staged, partial);
-            }
-        }
-    }
-
-    fn drop_partials(&self) {
-        for partial in self.items.keys().filter_map(|path| partial_of(&staged(&self.staging, path))) {
-            let _ = std::fs::remove_file(partial);
-        }
-    }
-
-    /// Tells those who still wait what rsync said about their file.
-    fn settle(&mut self, stderr: &str) {
-        let said = each_file(stderr);
-        let here = local(stderr);
-        let paths: Vec<String> = self.items.keys().cloned().collect();
-        for path in paths {
-            let failure = said.get(&path).or(here.as_ref()).cloned().unwrap_or_else(|| {
-                if staged(&self.staging, &path).is_dir() || stderr.is_empty() {
-                    Failure::new(ErrorKind::Missing, "this is no regular file")
-                } else {
-                    let last = stderr.lines().rev().find(|line| line.contains(&path)).unwrap_or(stderr);
-                    Failure::new(ErrorKind::Process, "rsync did not deliver the file").detail(last)
-                }
-            });
-            self.reply(&path, &Err(failure));
-        }
-    }
-
-    fn reply(&mut self, path: &str, result: &Result<(), Failure>) {
-        for item in self.items.remove(path).into_iter().flatten() {
-            let _ = item.reply.send(result.clone());
-        }
-    }
-
-    fn fail_all(&mut self, failure: &Failure) {
-        for (_, items) in self.items.drain() {
-            for item in items {
-                let _ = item.reply.send(Err(failure.clone()));
-            }
-        }
-    }
-
-    fn nobody_waits(&self) -> bool {
-        self.items.values().flatten().all(|item| item.reply.is_closed())
-    }
-}
-
 /// Waits for `run`, and cancels `silent` when nothing was `heard` from it for twice the time that a
 /// connection may be silent: ssh notices a dead connection, but not a stuck disk on the other side.
 /// Twice, because this side reads a long begun file without a word before it resumes.
@@ -501,11 +348,6 @@ async fn watch<T>(
             }
         }
     }
-}
-
-/// Where the other side's file `path` is received.
-fn staged(staging: &Path, path: &str) -> PathBuf {
-    staging.join(path.trim_start_matches('/'))
 }
 
 /// Whether a program could not be started because there is none.

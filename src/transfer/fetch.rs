@@ -7,8 +7,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::checksum::of_file;
 use super::complaint::Failure;
-use super::dispatch::{Item, serve};
+use super::dispatch::serve;
 use super::location::{Location, Peer, Remote};
+use super::waiting::Item;
 use super::{Fetched, Inner, Md5, Origin, Request, blocking, remote_shell};
 use crate::error::{Error, ErrorKind, Result, io_error};
 

@@ -20,6 +20,7 @@ mod location;
 mod remote_shell;
 mod rsync;
 mod ssh_command;
+mod waiting;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -36,8 +37,9 @@ pub use ssh_command::{Family, HostKeyPolicy, SshCommand};
 
 use cache::Cache;
 use connection::Connections;
-use dispatch::{Engine, Item};
+use dispatch::Engine;
 use location::{Peer, normal_path};
+use waiting::Item;
 
 use crate::error::{Error, ErrorKind, Result};
 

@@ -1,0 +1,188 @@
+//! Those who wait for the files of one batch, and how each learns what became of its file.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use tokio::sync::oneshot;
+
+use super::cache::partial_of;
+use super::complaint::{Failure, each_file, local};
+use super::copy::Step;
+use super::{Progress, ProgressFn};
+use crate::error::{ErrorKind, Result};
+
+/// A file that somebody waits for.
+pub(super) struct Item {
+    /// Absolute path on the other side.
+    pub(super) path: String,
+    /// Where to put it when it is complete.
+    pub(super) arrived: PathBuf,
+    /// What it is, for progress.
+    pub(super) what: String,
+    pub(super) reply: oneshot::Sender<Result<(), Failure>>,
+}
+
+/// Those who still wait, by path on the other side.
+pub(super) struct Waiting {
+    items: HashMap<String, Vec<Item>>,
+    staging: PathBuf,
+    progress: Option<ProgressFn>,
+    /// The file that is being received, and its length.
+    current: Option<(String, Option<u64>)>,
+    arrived: usize,
+}
+
+impl Waiting {
+    pub(super) fn new(items: Vec<Item>, staging: PathBuf, progress: Option<ProgressFn>) -> Self {
+        let mut by_path: HashMap<String, Vec<Item>> = HashMap::new();
+        for item in items {
+            by_path.entry(item.path.clone()).or_default().push(item);
+        }
+        Self { items: by_path, staging, progress, current: None, arrived: 0 }
+    }
+
+    /// What is still waited for.
+    pub(super) fn paths(&self) -> Vec<String> {
+        self.items.keys().cloned().collect()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// How many files have arrived so far.
+    pub(super) fn arrived(&self) -> usize {
+        self.arrived
+    }
+
+    /// Another attempt begins.
+    pub(super) fn start_over(&mut self) {
+        self.current = None;
+    }
+
+    pub(super) fn begins(&mut self, path: String, bytes: Option<u64>) {
+        self.current = Some((path, bytes));
+        self.progress(0, None);
+    }
+
+    pub(super) fn progress(&self, bytes: u64, rate: Option<u64>) {
+        if let (Some(tell), Some((path, total))) = (&self.progress, &self.current) {
+            for item in self.items.get(path).into_iter().flatten() {
+                tell(Progress { what: item.what.clone(), file: path.clone(), bytes, total: *total, rate });
+            }
+        }
+    }
+
+    pub(super) fn step(&mut self, step: Step) {
+        match step {
+            Step::Begins { path, bytes } => self.begins(path, bytes),
+            Step::Progress { bytes, rate } => self.progress(bytes, rate),
+            Step::Whole { path } => {
+                if let Some(partial) = partial_of(&staged(&self.staging, &path)) {
+                    self.hand_over(&path, &partial);
+                }
+            }
+            Step::Failed { path, failure } => self.reply(&path, &Err(failure)),
+        }
+    }
+
+    /// The file that began last has been received: rsync has begun another.
+    pub(super) fn previous_is_whole(&mut self) {
+        if let Some((path, _)) = self.current.take() {
+            self.hand_over(&path, &staged(&self.staging, &path));
+        }
+    }
+
+    /// Hands over everything that is whole in the staging directory.
+    pub(super) fn collect_arrived(&mut self) {
+        let paths: Vec<String> = self.items.keys().cloned().collect();
+        for path in paths {
+            self.hand_over(&path, &staged(&self.staging, &path));
+        }
+    }
+
+    /// Moves the whole file `from` to where its waiters want it and tells them. Without such a file
+    /// nothing happens.
+    fn hand_over(&mut self, path: &str, from: &Path) {
+        let about = std::fs::symlink_metadata(from);
+        if !about.is_ok_and(|about| about.is_file()) {
+            return;
+        }
+        let Some(items) = self.items.remove(path) else { return };
+        let last = items.len() - 1;
+        for (index, item) in items.into_iter().enumerate() {
+            let result = if index == last {
+                std::fs::rename(from, &item.arrived)
+            } else {
+                let _ = std::fs::remove_file(&item.arrived);
+                std::fs::hard_link(from, &item.arrived)
+            };
+            let result = result.map_err(|source| {
+                crate::error::io_error(&item.arrived, "cannot move the file that arrived", source).into()
+            });
+            let _ = item.reply.send(result);
+        }
+        self.arrived += 1;
+    }
+
+    /// A whole file left by a killed run becomes the basis of this one, so that a file found in its place
+    /// afterwards is one that this run received.
+    pub(super) fn park_leftovers(&self) {
+        for path in self.items.keys() {
+            let staged = staged(&self.staging, path);
+            if std::fs::symlink_metadata(&staged).is_ok_and(|about| about.is_file())
+                && let Some(partial) = partial_of(&staged)
+            {
+                let _ = partial.parent().map(std::fs::create_dir_all);
+                let _ = std::fs::rename(&staged, partial);
+            }
+        }
+    }
+
+    pub(super) fn drop_partials(&self) {
+        for partial in self.items.keys().filter_map(|path| partial_of(&staged(&self.staging, path))) {
+            let _ = std::fs::remove_file(partial);
+        }
+    }
+
+    /// Tells those who still wait what rsync said about their file.
+    pub(super) fn settle(&mut self, stderr: &str) {
+        let said = each_file(stderr);
+        let here = local(stderr);
+        let paths: Vec<String> = self.items.keys().cloned().collect();
+        for path in paths {
+            let failure = said.get(&path).or(here.as_ref()).cloned().unwrap_or_else(|| {
+                if staged(&self.staging, &path).is_dir() || stderr.is_empty() {
+                    Failure::new(ErrorKind::Missing, "this is no regular file")
+                } else {
+                    let last = stderr.lines().rev().find(|line| line.contains(&path)).unwrap_or(stderr);
+                    Failure::new(ErrorKind::Process, "rsync did not deliver the file").detail(last)
+                }
+            });
+            self.reply(&path, &Err(failure));
+        }
+    }
+
+    fn reply(&mut self, path: &str, result: &Result<(), Failure>) {
+        for item in self.items.remove(path).into_iter().flatten() {
+            let _ = item.reply.send(result.clone());
+        }
+    }
+
+    pub(super) fn fail_all(&mut self, failure: &Failure) {
+        for (_, items) in self.items.drain() {
+            for item in items {
+                let _ = item.reply.send(Err(failure.clone()));
+            }
+        }
+    }
+
+    pub(super) fn nobody_waits(&self) -> bool {
+        self.items.values().flatten().all(|item| item.reply.is_closed())
+    }
+}
+
+/// Where the other side's file `path` is received.
+pub(super) fn staged(staging: &Path, path: &str) -> PathBuf {
+    staging.join(path.trim_start_matches('/'))
+}
