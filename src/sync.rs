@@ -119,7 +119,7 @@ pub async fn prepare(
     let cursor = cursor(repository, journal).await?;
     let from = match (&request.from, &cursor, &request.begin) {
         (Some(name), _, _) => named_revision(repository, "--from", name).await?,
-        (None, Some(cursor), _) => cursor.clone(),
+        (None, Some(cursor), _) => repository.fork_point(cursor, &to).await?,
         (None, None, Some(begin)) => begin.clone(),
         (None, None, None) => Revision::null(),
     };

@@ -244,6 +244,22 @@ impl StateRepo {
         either!(self, repo => repo.first_parent(revision).await)
     }
 
+    /// Where the changes that lead to `to` begin, given that `from` is applied.
+    ///
+    /// In Mercurial a pull may bring a second head: what only the first head holds is then missing in
+    /// the new tip without having been removed, so the changes begin at the youngest common ancestor. In
+    /// Git a tip that does not descend from the old one was put in its place on purpose, and `from` is the answer.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Repository`] when the repository cannot be read.
+    pub async fn fork_point(&mut self, from: &Revision, to: &Revision) -> Result<Revision> {
+        match self {
+            Self::Hg(repo) => repo.common_ancestor(from, to).await,
+            Self::Git(_) => Ok(from.clone()),
+        }
+    }
+
     /// The files that differ between two revisions, sorted by path. Only the net difference counts:
     /// a file added and removed in between does not appear. From null, everything in `to` is added.
     ///

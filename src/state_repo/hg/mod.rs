@@ -118,6 +118,16 @@ impl HgRepo {
         self.revision(&String::from_utf8_lossy(&reply.output))
     }
 
+    /// The youngest common ancestor; null when the histories have none.
+    pub(super) async fn common_ancestor(&mut self, a: &Revision, b: &Revision) -> Result<Revision> {
+        let revset = format!("ancestor({a}, {b})");
+        let reply = self.run(&["log", "-r", &revset, "-T", "{node}"]).await?;
+        if reply.output.is_empty() {
+            return Ok(Revision::null());
+        }
+        self.revision(&String::from_utf8_lossy(&reply.output))
+    }
+
     pub(super) async fn changes(&mut self, from: &Revision, to: &Revision) -> Result<Vec<Change>> {
         let template = "{status}{path}\\0";
         let revs = ["--rev", from.as_str(), "--rev", to.as_str()];
