@@ -9,6 +9,8 @@ use crate::support::geoserver::xml;
 pub(crate) fn plain(text: &str, base: &str) -> String {
     let mut text = text.replace(base, "{BASE}");
     for (before, ends, word) in [
+        // Which of several holders is named depends on an order inside GeoServer.
+        ("referenced by layer group '", "'", "N"),
         ("Position: ", "\n<\"\\", "N"),
         ("InfoImpl-", "<\"", "{ID}"),
         ("crypt1:", "<\"", "{CIPHER}"),

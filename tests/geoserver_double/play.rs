@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use reqwest::Method;
 use reqwest::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::compare;
 use super::server::Scratch;
@@ -39,7 +38,10 @@ struct Got {
 
 /// What came of a recording.
 pub(crate) struct Played {
+    /// Status, headers and body.
     pub(crate) compared: usize,
+    /// Status and headers only.
+    pub(crate) heads: usize,
     pub(crate) left_out: usize,
     pub(crate) mismatches: Vec<String>,
 }
@@ -98,7 +100,7 @@ impl Stage<'_> {
             .replace("\"rec\"", &format!("\"{}\"", self.database))
     }
 
-    async fn send(&self, method: &str, path: &str, media: &str, body: &str) {
+    async fn send(&self, method: &str, path: &str, media: &str, body: &str) -> Result<(), String> {
         let url = format!("{}{path}", self.double.url());
         let method = Method::from_bytes(method.as_bytes()).expect("a method");
         let answer = self
@@ -112,20 +114,20 @@ impl Stage<'_> {
             .expect("an answer");
         let status = answer.status();
         let text = answer.text().await.unwrap_or_default();
-        assert!(status.is_success(), "step {method} {path}: {status} {text}");
+        if status.is_success() { Ok(()) } else { Err(format!("step {method} {path}: {status} {text}")) }
     }
 
-    async fn step(&self, step: &str) {
+    async fn step(&self, step: &str) -> Result<(), String> {
         let (verb, rest) = step.split_once(' ').unwrap_or((step, ""));
         let words: Vec<&str> = rest.split_whitespace().collect();
         let xml = "application/xml";
         match (verb, words.as_slice()) {
-            ("sql", _) => self.sql.batch_execute(rest).await.unwrap_or_else(|err| panic!("{rest}: {err}")),
+            ("sql", _) => self.sql.batch_execute(rest).await.map_err(|err| format!("step {rest}: {err}"))?,
             ("ws", names) => {
                 for name in names {
                     let body =
                         format!("<namespace><prefix>{name}</prefix><uri>http://rec.example/{name}</uri></namespace>");
-                    self.send("POST", "/rest/namespaces", xml, &body).await;
+                    self.send("POST", "/rest/namespaces", xml, &body).await?;
                 }
             }
             ("pg", [ws, store, schema]) => {
@@ -134,13 +136,13 @@ impl Stage<'_> {
                      <database>rec</database><schema>{schema}</schema><user>postgres</user><passwd>x</passwd>\
                      <dbtype>postgis</dbtype><entry key=\"Expose primary keys\">true</entry></connectionParameters></dataStore>"
                 );
-                self.send("POST", &format!("/rest/workspaces/{ws}/datastores"), xml, &body).await;
+                self.send("POST", &format!("/rest/workspaces/{ws}/datastores"), xml, &body).await?;
             }
             ("type", [ws, store, names @ ..]) => {
                 for name in names {
                     let body = format!("<featureType><name>{name}</name></featureType>");
                     let path = format!("/rest/workspaces/{ws}/datastores/{store}/featuretypes");
-                    self.send("POST", &path, xml, &body).await;
+                    self.send("POST", &path, xml, &body).await?;
                 }
             }
             ("style", [ws, names @ ..]) => {
@@ -152,7 +154,7 @@ impl Stage<'_> {
                          <Stroke><CssParameter name=\"stroke\">#ff0000</CssParameter></Stroke></LineSymbolizer></Rule>\
                          </FeatureTypeStyle></UserStyle></NamedLayer></StyledLayerDescriptor>"
                     );
-                    self.send("POST", &format!("/rest/{place}styles?name={name}"), SLD, &body).await;
+                    self.send("POST", &format!("/rest/{place}styles?name={name}"), SLD, &body).await?;
                 }
             }
             ("group", [ws, name, members @ ..]) => {
@@ -167,15 +169,16 @@ impl Stage<'_> {
                     "<layerGroup><name>{name}</name><mode>SINGLE</mode><title>T {name}</title><abstractTxt>Abs</abstractTxt>\
                      <publishables>{members}</publishables></layerGroup>"
                 );
-                self.send("POST", &format!("/rest/workspaces/{ws}/layergroups"), xml, &body).await;
+                self.send("POST", &format!("/rest/workspaces/{ws}/layergroups"), xml, &body).await?;
             }
             ("POST" | "PUT" | "DELETE", [path, media, ..]) => {
                 let body = rest.splitn(3, ' ').nth(2).unwrap_or_default();
-                self.send(verb, path, media, body).await;
+                self.send(verb, path, media, body).await?;
             }
-            ("DELETE", [path]) => self.send(verb, path, xml, "").await,
+            ("DELETE", [path]) => self.send(verb, path, xml, "").await?,
             _ => panic!("unknown step: {step}"),
         }
+        Ok(())
     }
 
     async fn compare(&self, note: &str, sent: &Sent, got: &Got, with_body: bool) -> Option<String> {
@@ -254,13 +257,13 @@ pub(crate) async fn play(double: &GeoServerDouble, scratch: &Scratch, name: &str
     let sql = scratch.database(&database).await;
     let http = reqwest::Client::builder().no_proxy().build().expect("a client");
     let stage = Stage { double, http, sql, database, port: scratch.port };
-    let mut played = Played { compared: 0, left_out: 0, mismatches: vec![] };
+    let mut played = Played { compared: 0, heads: 0, left_out: 0, mismatches: vec![] };
     for (at, entry) in entries.iter().enumerate() {
         for line in &lines {
             if let Line::Step(before, step) = line
                 && *before == at
             {
-                stage.step(step).await;
+                played.mismatches.extend(stage.step(step).await.err());
             }
         }
         let (Some(sent), Some(got)) = (&entry.request, &entry.response) else { continue };
@@ -269,11 +272,14 @@ pub(crate) async fn play(double: &GeoServerDouble, scratch: &Scratch, name: &str
             continue;
         }
         let with_body = !lines.iter().any(|line| matches!(line, Line::Head(from, to) if (*from..=*to).contains(&at)));
-        played.compared += 1;
+        if with_body {
+            played.compared += 1;
+        } else {
+            played.heads += 1;
+        }
         if let Some(mismatch) = stage.compare(&entry.note, sent, got, with_body).await {
             played.mismatches.push(format!("#{at} {} {} ({}): {mismatch}", sent.method, sent.path, entry.note));
         }
     }
-    let _: Option<Value> = None;
     played
 }

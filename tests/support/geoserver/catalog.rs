@@ -165,6 +165,8 @@ pub(crate) struct Group {
     pub(crate) bounds: Option<Bounds>,
     pub(crate) enabled: bool,
     pub(crate) modified: bool,
+    /// A member was taken out.
+    pub(crate) trimmed: bool,
     /// `<styles/>` was put once: any number of styles is accepted afterwards.
     pub(crate) loose: bool,
 }
@@ -423,6 +425,7 @@ impl Catalog {
             let before = group.members.len();
             while let Some(at) = group.members.iter().position(|held| held == member) {
                 group.members.remove(at);
+                group.trimmed = true;
                 if at < group.styles.len() {
                     group.styles.remove(at);
                 }

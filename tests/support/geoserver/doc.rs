@@ -20,6 +20,7 @@ impl El {
         Self { name: name.to_owned(), ..Self::default() }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "callers give numbers, truth values and texts alike")]
     pub(crate) fn leaf(name: &str, text: impl ToString) -> Self {
         Self { name: name.to_owned(), text: text.to_string(), ..Self::default() }
     }
@@ -66,13 +67,6 @@ impl El {
             list.kids.push(kid);
         }
         list
-    }
-
-    pub(crate) fn arrays(mut self) -> Self {
-        for kid in &mut self.kids {
-            kid.array = true;
-        }
-        self
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<&El> {

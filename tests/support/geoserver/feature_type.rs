@@ -86,7 +86,8 @@ fn refused_attributes(what: &str) -> Fault {
 async fn create(state: &State, at: &Target<'_>, ws: &str, store: Store) -> Answer {
     let doc = at.req.document("featureType")?;
     let given = |name: &str| doc.text_of(name).filter(|text| !text.is_empty());
-    let Some(name) = given("name").or_else(|| given("nativeName")) else {
+    // An empty name is one, of a table that is not there.
+    let Some(name) = doc.text_of("name").or_else(|| given("nativeName")) else {
         return Err(refused_attributes("feature type name was"));
     };
     let mut new = blank(&store, &name, given("nativeName").unwrap_or_else(|| name.clone()));

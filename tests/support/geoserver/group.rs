@@ -155,6 +155,7 @@ fn create(cat: &mut Catalog, ws: Option<&str>, doc: &El) -> Result<String, Fault
         bounds,
         enabled: true,
         modified: false,
+        trimmed: false,
         loose: false,
     };
     let label = cat.group_label(&group);
@@ -367,5 +368,5 @@ fn write(cat: &Catalog, held: &Group, base: &str) -> Result<El, Fault> {
         .kids_opt(held.bounds.as_ref().map(|bounds| bounds.write("bounds")))
         .kids_opt(words)
         .with("dateCreated", DATE)
-        .with_opt("dateModified", held.modified.then_some(DATE)))
+        .with_opt("dateModified", (held.modified || held.trimmed).then_some(DATE)))
 }

@@ -20,6 +20,8 @@ const BUILT_IN: [&str; 4] = ["EPSG:4326", "EPSG:900913", "GlobalCRS84Pixel", "Gl
 struct TileLayer {
     id: String,
     doc: El,
+    /// Grid sets that were there when the document was put: they serve on when they are deleted.
+    resolved: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -72,7 +74,7 @@ impl Gwc {
             .with("expireClients", 0)
             .kid(filters)
             .with("gutter", 0);
-        self.layers.insert(label.to_owned(), TileLayer { id, doc });
+        self.layers.insert(label.to_owned(), TileLayer { id, doc, resolved: vec![] });
     }
 
     pub(crate) fn drop(&mut self, label: &str) {
@@ -117,7 +119,7 @@ impl Gwc {
     }
 
     fn broken(&self, layer: &TileLayer) -> bool {
-        Self::gridsets_of(layer).iter().any(|set| !self.has_gridset(set))
+        Self::gridsets_of(layer).iter().any(|set| !self.has_gridset(set) && !layer.resolved.contains(set))
     }
 
     fn report(&mut self, layer: Option<&str>) -> serde_json::Value {
@@ -196,14 +198,14 @@ pub(crate) fn answer(state: &State, req: &Req) -> Answer {
     match (req.method.as_str(), parts.as_slice()) {
         ("GET", ["layers"]) => {
             let names: Vec<String> = cat.gwc.layers.keys().cloned().collect();
-            Ok(index(req, xml, "layers", "layer", names))
+            Ok(index(req, xml, "layers", "layer", &names))
         }
         (_, ["layers"]) => Err(Fault::Method("GET")),
         (_, ["layers", label]) => layer(&mut cat, req, xml, label),
         ("GET", ["gridsets"]) => {
             let names = BUILT_IN.iter().map(|name| (*name).to_owned()).chain(cat.gwc.gridsets.keys().cloned());
-            let names = names.collect();
-            Ok(index(req, xml, "gridSets", "gridSet", names))
+            let names: Vec<String> = names.collect();
+            Ok(index(req, xml, "gridSets", "gridSet", &names))
         }
         (_, ["gridsets", name]) => gridset(&mut cat, req, xml, name),
         ("GET", ["seed"]) => {
@@ -225,13 +227,13 @@ pub(crate) fn answer(state: &State, req: &Req) -> Answer {
     }
 }
 
-fn index(req: &Req, xml: bool, root: &str, item: &str, names: Vec<String>) -> Reply {
+fn index(req: &Req, xml: bool, root: &str, item: &str, names: &[String]) -> Reply {
     if !xml {
         return Reply::text(200, "application/json", json!(names).to_string());
     }
     let folder = root.to_lowercase();
     let mut body = format!("{DECLARATION}<{root}>");
-    for name in &names {
+    for name in names {
         let href = format!("{}/gwc/rest/{folder}/{}.xml", req.base, encode(name, b"-._~!$&'()*+,;=:@"));
         body.push_str(&format!(
             "\n  <{item}>\n    <name>{0}</name>\n    <atom:link xmlns:atom=\"http://www.w3.org/2005/Atom\" \
@@ -307,8 +309,11 @@ fn layer(cat: &mut Catalog, req: &Req, xml: bool, label: &str) -> Answer {
                 }
                 cat.gwc.add(label, kind);
             }
-            if let Some(layer) = cat.gwc.layers.get_mut(label) {
-                layer.doc = doc;
+            let mut layer = TileLayer { id: String::new(), doc, resolved: vec![] };
+            layer.resolved = Gwc::gridsets_of(&layer).into_iter().filter(|set| cat.gwc.has_gridset(set)).collect();
+            if let Some(held) = cat.gwc.layers.get_mut(label) {
+                layer.id = held.id.clone();
+                *held = layer;
             }
             Ok(if req.method == "POST" {
                 Reply::new(200).header("Warning", "299: Deprecated API. Use PUT instead.")

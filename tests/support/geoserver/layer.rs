@@ -184,7 +184,7 @@ fn write(cat: &Catalog, layer: &Layer, base: &str) -> Result<El, Fault> {
             El::new("resource")
                 .attr("class", class)
                 .with("name", format!("{ws}:{name}"))
-                .href(format!("{base}/rest/workspaces/{ws}/{href}/{name}")),
+                .href(format!("{base}/rest/workspaces/{ws}/{href}/{}", in_href(&name))),
         )
         .with_opt("queryable", layer.modified.then_some(layer.queryable))
         .with_opt("opaque", layer.modified.then_some(layer.opaque))

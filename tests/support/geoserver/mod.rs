@@ -283,12 +283,17 @@ async fn take(state: Arc<State>, request: HttpRequest) -> Response {
         version: state.options.version,
         user: None,
     };
+    let head = req.method == "HEAD";
+    if head && req.version == Version::V2_18 {
+        // The older version lets HEAD through to the handlers of GET.
+        "GET".clone_into(&mut req.method);
+    }
     let mut hang = state.hang.subscribe();
     let _ = hang.wait_for(|on| !on).await;
     let outside = !path.starts_with("/geoserver/");
     let answer = if outside { Err(Fault::Unmapped) } else { answer(&state, &mut req).await };
     let mut reply = answer.unwrap_or_else(|fault| http::render(&req, fault));
-    if req.method == "HEAD" {
+    if head {
         reply.body.clear();
     }
     let query = if req.raw_query.is_empty() { String::new() } else { format!("?{}", req.raw_query) };

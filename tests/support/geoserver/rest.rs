@@ -102,10 +102,10 @@ async fn locked(state: &State, at: &Target<'_>, parts: &[&str]) -> Answer {
             }
             _ => Err(Fault::Method("POST,PUT")),
         },
-        ["workspaces"] => workspace::all(state, &at),
-        ["workspaces", "default"] => workspace::default(state, &at),
+        ["workspaces"] => workspace::all(state, at),
+        ["workspaces", "default"] => workspace::default(state, at),
         ["workspaces", ws] => workspace::one(state, at, ws),
-        ["namespaces"] => workspace::namespaces(state, &at),
+        ["namespaces"] => workspace::namespaces(state, at),
         ["namespaces", prefix] => workspace::namespace(state, at, prefix),
         ["workspaces", ws, "datastores"] => data_store::all(state, at, ws),
         ["workspaces", ws, "datastores", store] => data_store::one(state, at, ws, store),

@@ -286,7 +286,14 @@ fn role(cat: &mut Catalog, req: &Req, parts: &[&str], xml: bool) -> Answer {
     }
 }
 
-fn read_user(req: &Req) -> Result<(Option<String>, Option<String>, Option<bool>), Fault> {
+/// A user as a document gives one.
+struct GivenUser {
+    name: Option<String>,
+    password: Option<String>,
+    enabled: Option<bool>,
+}
+
+fn read_user(req: &Req) -> Result<GivenUser, Fault> {
     let broken = || Fault::Unexpected(String::new());
     let doc = if req.media().contains("json") {
         let value: Value = serde_json::from_slice(&req.body).map_err(|_| broken())?;
@@ -295,7 +302,7 @@ fn read_user(req: &Req) -> Result<(Option<String>, Option<String>, Option<bool>)
         xml::parse(&xml::decode(&req.body)).map_err(|_| broken())?
     };
     let enabled = doc.text_of("enabled").map(|enabled| enabled == "true");
-    Ok((doc.text_of("userName"), doc.text_of("password"), enabled))
+    Ok(GivenUser { name: doc.text_of("userName"), password: doc.text_of("password"), enabled })
 }
 
 fn users_reply<'a>(xml: bool, users: impl Iterator<Item = (&'a String, &'a User)>) -> Reply {
@@ -319,7 +326,7 @@ fn user(cat: &mut Catalog, req: &Req, parts: &[&str], xml: bool) -> Answer {
     match (req.method.as_str(), parts) {
         ("GET", ["users"]) => Ok(users_reply(xml, cat.users.iter())),
         ("POST", ["users"]) => {
-            let (name, password, enabled) = read_user(req)?;
+            let GivenUser { name, password, enabled } = read_user(req)?;
             let name = name.unwrap_or_default();
             if cat.users.contains_key(&name) {
                 return Err(not_there(format!("The user {name} already exists")));
@@ -334,7 +341,7 @@ fn user(cat: &mut Catalog, req: &Req, parts: &[&str], xml: bool) -> Answer {
             Ok(Reply::new(201))
         }
         ("POST", ["user", name]) => {
-            let (_, password, enabled) = read_user(req)?;
+            let GivenUser { password, enabled, .. } = read_user(req)?;
             let user = cat.users.get_mut(*name).ok_or_else(|| no_user(name))?;
             user.password = password.unwrap_or(std::mem::take(&mut user.password));
             user.enabled = enabled.unwrap_or(user.enabled);

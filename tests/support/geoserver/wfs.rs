@@ -65,9 +65,9 @@ async fn describe(state: &State, ows: &Ows<'_>) -> Answer {
     let mut elements = String::new();
     // GML has a name of its own.
     for attribute in attributes.iter().filter(|attribute| attribute.name != "name") {
-        let _ = write!(
+        let _ = writeln!(
             elements,
-            "          <xsd:element maxOccurs=\"1\" minOccurs=\"{}\" name=\"{}\" nillable=\"{}\" type=\"{}\"/>\n",
+            "          <xsd:element maxOccurs=\"1\" minOccurs=\"{}\" name=\"{}\" nillable=\"{}\" type=\"{}\"/>",
             i32::from(attribute.required),
             escape(&attribute.name),
             !attribute.required,
@@ -243,7 +243,7 @@ async fn read(
             let column = quote_ident(&attribute.name);
             if attribute.geometry.is_some() {
                 return format!(
-                    "json_build_object('shape', st_asgeojson({column}::geometry, 15)::json, 'box', \
+                    "json_build_object('shape', st_asgeojson({column}::geometry, 15, 0)::json, 'box', \
                      json_build_array(st_xmin({column}::geometry), st_ymin({column}::geometry), \
                      st_xmax({column}::geometry), st_ymax({column}::geometry)))"
                 );

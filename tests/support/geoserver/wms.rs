@@ -240,7 +240,7 @@ async fn info(state: &State, ows: &Ows<'_>) -> Answer {
     let [minx, miny, maxx, maxy] = edges[..] else { return Ok(exception(ows, None, None, "Missing bbox")) };
     let x = minx + (maxx - minx) * number(ows.param("x")) / number(ows.param("width")).max(1.0);
     let y = maxy - (maxy - miny) * number(ows.param("y")) / number(ows.param("height")).max(1.0);
-    let reach = (maxx - minx) / number(ows.param("width")).max(1.0) * 5.0;
+    let reach = (maxx - minx) / number(ows.param("width")).max(1.0) * 8.0;
     wfs::near(state, ows, &resource, x, y, reach).await
 }
 

@@ -105,7 +105,7 @@ fn update(store: &mut WmsStore, doc: &El) {
 fn write(store: &WmsStore, ws: &str, base: &str) -> El {
     let here = format!("{base}/rest/workspaces/{ws}");
     let pooling = El::new("metadata").kid(El::leaf("entry", true).attr("key", "useConnectionPooling"));
-    let password = store.password.as_ref().map(|clear| if clear.is_empty() { String::new() } else { cipher(clear) });
+    let password = store.password.as_ref().map(|clear| cipher(clear));
     El::new("wmsStore")
         .with("name", &store.name)
         .with_opt("description", store.description.as_ref())
@@ -355,13 +355,14 @@ async fn create(state: &State, at: &Target<'_>, ws: &str, doc: &El, store: Optio
     cat.resources.push(new);
     add_layer(&mut cat, id, StyleRef::None);
     cat.gwc.add(&format!("{ws}:{name}"), "LayerInfoImpl");
-    let location = format!(
-        "{}/rest/workspaces/{}/wmsstores/{}/wmslayers/{}",
-        at.req.base,
-        in_location(ws),
-        in_location(&store.name),
-        in_location(&name)
-    );
+    // The Location lies under the path that was posted to.
+    let through = if at.req.raw_path.contains("/wmsstores/") {
+        format!("wmsstores/{}/", in_location(&store.name))
+    } else {
+        String::new()
+    };
+    let ws = in_location(ws);
+    let location = format!("{}/rest/workspaces/{ws}/{through}wmslayers/{}", at.req.base, in_location(&name));
     Ok(Reply::created(&location, &name))
 }
 
@@ -402,7 +403,11 @@ pub(crate) async fn layer(state: &State, at: &Target<'_>, ws: &str, store: Optio
             let doc = write_common("wmsLayer", ws, &held, &at.req.base)
                 .kids_opt(metadata)
                 .kid(reference)
-                .with("serviceConfiguration", false);
+                .with("serviceConfiguration", false)
+                .with_opt("simpleConversionEnabled", held.modified.then_some(false))
+                .with("forcedRemoteStyle", "")
+                .with("preferredFormat", "image/png")
+                .with("metadataBBoxRespected", false);
             at.show(&doc)
         }
         "PUT" => {
@@ -421,6 +426,10 @@ pub(crate) async fn layer(state: &State, at: &Target<'_>, ws: &str, store: Optio
                      cause-message       : null\n-------------------------------"
                         .to_owned(),
                 ));
+            }
+            // A native layer that is not there is accepted, and switches the layer off.
+            if !remote_layers.iter().any(|layer| layer.name == new.native_name) {
+                new.enabled = false;
             }
             let mut cat = state.cat();
             if let Some(taken) = cat.resource_name_taken(new.ws, new.store, &new.name, new.id) {

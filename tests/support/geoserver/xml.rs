@@ -100,7 +100,7 @@ impl Reader<'_> {
         if self.rest().starts_with("<!DOCTYPE") {
             let end = self.rest().find("]>").map(|at| at + 2).or_else(|| self.rest().find('>').map(|at| at + 1));
             let doctype = &self.rest()[..end.unwrap_or(self.rest().len())];
-            if let Some(at) = doctype.find("SYSTEM \"") {
+            if let Some(at) = doctype.find("SYSTEM \"").filter(|_| doctype.contains("<!ENTITY")) {
                 let address = doctype[at + 8..].split('"').next().unwrap_or_default();
                 let message = format!("Entity resolution disallowed for {address}");
                 return Err(XmlError { line: 0, column: 0, message });
