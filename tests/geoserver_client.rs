@@ -1,5 +1,7 @@
 //! The GeoServer client against a GeoServer and a PostGIS: what it converges, and at what price.
 
+#![allow(clippy::unwrap_used, reason = "a helper of tests fails as the test does")]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -6,6 +6,8 @@
 //!   first test starts it on a free port with a data directory of its own, the others share it, and
 //!   it ends with the test process. Needs Java on `PATH`.
 
+#![allow(clippy::unwrap_used, reason = "a helper of tests fails as the test does")]
+
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
