@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails as the test does")]
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use borg_slave::error::ErrorKind;
@@ -16,6 +17,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use crate::support::geoserver::GeoServerDouble;
+use crate::support::postgres::PrivatePostgres;
 use crate::support::real_geoserver::RealGeoServer;
 
 const SAME: Freshness = Freshness { data_changed: false, columns_changed: false };
@@ -33,24 +36,43 @@ struct Target {
     store: GeoName,
     database: tokio_postgres::Config,
     sql: tokio_postgres::Client,
+    _double: Option<GeoServerDouble>,
+}
+
+/// A cluster that takes any password: these tests change the one that a store has.
+fn trusting_postgres() -> &'static PrivatePostgres {
+    static SERVER: OnceLock<PrivatePostgres> = OnceLock::new();
+    SERVER.get_or_init(PrivatePostgres::start_trusting)
 }
 
 async fn target(name: &str) -> Target {
-    let real = RealGeoServer::from_env()
-        .await
-        .expect("GEOSERVER_TEST_URL or GEOSERVER_HOME names a GeoServer to test against");
-    let (url, username, password) = (real.url().to_owned(), real.username().to_owned(), real.password().to_owned());
+    let real = RealGeoServer::from_env().await;
+    let double = if real.is_some() { None } else { Some(GeoServerDouble::start()) };
+    let (url, username, password) = match (&real, &double) {
+        (Some(real), _) => (real.url().to_owned(), real.username().to_owned(), real.password().to_owned()),
+        (None, Some(double)) => (double.url(), "admin".to_owned(), "geoserver".to_owned()),
+        (None, None) => unreachable!("one of them is there"),
+    };
     let server = client(&url, &username, &password, Duration::from_secs(60));
 
-    let database: tokio_postgres::Config = std::env::var("GEOSERVER_TEST_DATABASE")
-        .expect("GEOSERVER_TEST_DATABASE names a PostGIS, as in `host=127.0.0.1 port=5432 user=postgres dbname=gis`")
-        .parse()
-        .unwrap();
+    let postgres = trusting_postgres();
+    let gis = postgres.database().await;
+    let mut database = tokio_postgres::Config::new();
+    database.host("127.0.0.1").port(postgres.port()).user("postgres").dbname(gis.name());
     let (sql, connection) = database.connect(tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
     let workspace = GeoName::workspace(format!("t{}_{name}", std::process::id())).unwrap();
-    let target =
-        Target { url, username, password, server, store: geo(&format!("{workspace}_ds")), workspace, database, sql };
+    let target = Target {
+        url,
+        username,
+        password,
+        server,
+        store: geo(&format!("{workspace}_ds")),
+        workspace,
+        database,
+        sql,
+        _double: double,
+    };
     target.execute("create schema {s}").await;
     target
 }

@@ -189,7 +189,8 @@ async fn the_catalog_can_be_looked_at() {
     let group = "<layerGroup><name>g</name><publishables><published type=\"layer\"><name>w:one</name></published>\
                  </publishables></layerGroup>";
     post("/rest/workspaces/w/layergroups", group).await;
-    let sld = "<StyledLayerDescriptor version=\"1.0.0\"/>";
+    let sld =
+        "<StyledLayerDescriptor version=\"1.0.0\"><NamedLayer><Name>a</Name></NamedLayer></StyledLayerDescriptor>";
     let styles = format!("{}/rest/workspaces/w/styles?name=red&raw=true", double.url());
     let answer = client()
         .post(styles)

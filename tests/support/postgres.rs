@@ -58,8 +58,17 @@ impl PrivatePostgres {
     }
 
     /// A cluster of its own with settings (`ssl=on`); it ends when it is dropped.
-    #[expect(clippy::zombie_processes, reason = "the guard ends the server, init reaps it")]
     pub(crate) fn start_with(settings: &[String]) -> Self {
+        Self::launch(settings, "scram-sha-256")
+    }
+
+    /// A cluster of its own that asks nobody on the loopback interface for a password.
+    pub(crate) fn start_trusting() -> Self {
+        Self::launch(&[], "trust")
+    }
+
+    #[expect(clippy::zombie_processes, reason = "the guard ends the server, init reaps it")]
+    fn launch(settings: &[String], host_authentication: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("borg-pg-").tempdir().unwrap().keep();
         give_to_postgres(&dir);
         let bin = bin_dir();
@@ -69,7 +78,7 @@ impl PrivatePostgres {
                 .arg("-D")
                 .arg(&data)
                 .args(["-U", "postgres", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8"])
-                .args(["--auth-local=trust", "--auth-host=scram-sha-256"])
+                .args(["--auth-local=trust", &format!("--auth-host={host_authentication}")])
                 .output()
                 .unwrap(),
             "initdb",

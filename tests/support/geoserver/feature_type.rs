@@ -102,9 +102,11 @@ async fn create(state: &State, at: &Target<'_>, ws: &str, store: Store) -> Answe
         Ok(attributes) => attributes,
         Err(Silence::Unreachable) => return Err(Fault::Unexpected(String::new())),
         Err(Silence::Sql(_)) => {
-            // With all boxes given the SQL is first run after the feature type was saved.
+            // With all boxes given the SQL is first run after the feature type was saved, and before its layer is.
             if whole {
-                add(&mut state.cat(), new, &[]);
+                let mut cat = state.cat();
+                new.id = cat.next();
+                cat.resources.push(new);
             }
             return Err(Fault::Unexpected("Error occurred building feature type".to_owned()));
         }
@@ -198,7 +200,9 @@ async fn fill(
     let source = postgis::source(link, new);
     let geometry = attributes.iter().find_map(|held| held.geometry.clone().map(|(_, srid)| (held.name.clone(), srid)));
     let Some((column, mut native)) = geometry else {
-        new.srs = "EPSG:404000".to_owned();
+        if !srs_given {
+            new.srs = "EPSG:404000".to_owned();
+        }
         new.native_box.get_or_insert_with(|| Bounds::empty(None));
         let world = Some("EPSG:4326".to_owned());
         new.latlon_box.get_or_insert(Bounds { minx: -1.0, maxx: 0.0, miny: -1.0, maxy: 0.0, crs: world });
@@ -379,6 +383,10 @@ async fn put(state: &State, at: &Target<'_>, ws: &str, store: Option<&str>, name
         refresh_boxes(&mut new, &client, &link, native).await;
     }
     let mut cat = state.cat();
+    if let Some(store) = doc.find("store").and_then(|store| store.text_of("name")) {
+        let bare = store.rsplit(':').next().unwrap_or(&store);
+        new.store = cat.store(ws, bare).map_or(held.store, |store| store.id);
+    }
     if let Some(taken) = cat.resource_name_taken(new.ws, new.store, &new.name, new.id) {
         return Err(Fault::Unexpected(taken));
     }

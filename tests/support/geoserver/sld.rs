@@ -23,7 +23,7 @@ fn local(name: &str) -> &str {
 
 pub(crate) fn check(body: &[u8], se: bool) -> Result<El, Bad> {
     let root = xml::parse(&xml::decode(body)).map_err(Bad::Xml)?;
-    if local(&root.name) != "StyledLayerDescriptor" {
+    if local(&root.name) != "StyledLayerDescriptor" || root.kids.is_empty() {
         return Err(Bad::Root);
     }
     if se && root.get_attr("version") == Some("1.0.0") {
