@@ -1,5 +1,7 @@
 //! The integration tests: one binary, real services started privately for each run.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails, and its helpers with it")]
+
 mod support;
 
 mod config_examples;
