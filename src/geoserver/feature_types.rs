@@ -154,13 +154,23 @@ impl GeoServer {
 
     /// Makes GeoServer forget the cached columns of one feature type, so that the next request reads
     /// them from the database. The call to make right after a table was replaced: until then WFS
-    /// fails for columns that are gone. A type that does not exist is success.
+    /// fails for columns that are gone, so that it does not queue behind the writers. A type that does
+    /// not exist is success.
     ///
     /// # Errors
     ///
     /// As for every request.
     pub async fn reset_feature_type(&self, workspace: &GeoName, store: &GeoName, name: &GeoName) -> Result<()> {
-        self.writer().await.reset_feature_type(workspace, store, name).await
+        let doing = format!("reset the cached columns of {workspace}:{name}");
+        let segments = ["workspaces", workspace.as_str(), "datastores", store.as_str(), "featuretypes", name.as_str()];
+        let answer = if self.version().await? >= Version::RESETS_ONE_FEATURE_TYPE {
+            // Not the store's or the catalog's reset: with a thousand layers the next capabilities
+            // request after those takes half a minute.
+            self.put(&path(&[&segments[..], &["reset"]].concat(), "json"), &json!({})).await?
+        } else {
+            self.put(&path(&segments, "json"), &json!({"featureType": {}})).await?
+        };
+        if answer.is_missing() { Ok(()) } else { answer.ok(&doing).map(|_| ()) }
     }
 }
 
@@ -255,7 +265,7 @@ impl Writer<'_> {
     async fn update_feature_type(&mut self, wanted: &FeatureType, freshness: Freshness) -> Result<Option<Change>> {
         let mut reset = false;
         if freshness.columns_changed {
-            self.reset_feature_type(&wanted.workspace, &wanted.store, &wanted.name).await?;
+            self.server.reset_feature_type(&wanted.workspace, &wanted.store, &wanted.name).await?;
             reset = true;
         }
         // Found by workspace and name, because it may be in another store.
@@ -268,7 +278,7 @@ impl Writer<'_> {
             }
         };
         if !reset && document::columns_are_stale(&current, wanted, freshness) {
-            self.reset_feature_type(&wanted.workspace, &wanted.store, &wanted.name).await?;
+            self.server.reset_feature_type(&wanted.workspace, &wanted.store, &wanted.name).await?;
             reset = true;
             current = self.readable_feature_type(wanted).await?;
         }
@@ -325,7 +335,7 @@ impl Writer<'_> {
 
     /// Tries what heals a type whose columns cannot be read: dropping the cache, then telling all.
     async fn repair_feature_type(&mut self, wanted: &FeatureType) -> Result<Value> {
-        self.reset_feature_type(&wanted.workspace, &wanted.store, &wanted.name).await?;
+        self.server.reset_feature_type(&wanted.workspace, &wanted.store, &wanted.name).await?;
         if let Found::Readable(current) = self.find_feature_type(wanted, Scope::Workspace).await? {
             return Ok(current);
         }
@@ -370,19 +380,6 @@ impl Writer<'_> {
             let doing = format!("read the feature type {workspace}:{name}");
             Ok(Found::Readable(answer.json(&doing)?["featureType"].take()))
         }
-    }
-
-    async fn reset_feature_type(&mut self, workspace: &GeoName, store: &GeoName, name: &GeoName) -> Result<()> {
-        let doing = format!("reset the cached columns of {workspace}:{name}");
-        let segments = ["workspaces", workspace.as_str(), "datastores", store.as_str(), "featuretypes", name.as_str()];
-        let answer = if self.server.version().await? >= Version::RESETS_ONE_FEATURE_TYPE {
-            // Not the store's or the catalog's reset: with a thousand layers the next capabilities
-            // request after those takes half a minute.
-            self.server.put(&path(&[&segments[..], &["reset"]].concat(), "json"), &json!({})).await?
-        } else {
-            self.server.put(&path(&segments, "json"), &json!({"featureType": {}})).await?
-        };
-        if answer.is_missing() { Ok(()) } else { answer.ok(&doing).map(|_| ()) }
     }
 
     /// Deletes a type together with its layer.
