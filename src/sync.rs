@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{HookOnFailure, Settings};
 use crate::error::{Error, ErrorKind, Result};
-use crate::execute::{self, Background, Event, Facts, JobEnd, StepEnd};
+use crate::execute::{self, Background, Event, Facts, JobEnd, Note, StepEnd};
 use crate::job::{self, JobKind};
 use crate::journal::{JobOutcome, Journal, Known, NewJob, RunOutcome, RunSummary, State, StepOutcome, StepRecord};
 use crate::plan::{self, Again, Candidate, Plan};
@@ -170,23 +170,28 @@ pub async fn run(
     watcher.begins(&prepared);
     let Prepared { from, to, plan, moves_cursor } = prepared;
     if !plan.jobs.is_empty() {
-        let run = journal.start_run(&request.trigger, Some(from.as_str()), Some(to.as_str()))?;
         let again = !request.files.is_empty();
         let background = background(settings, repository, journal, &to, &plan, again).await?;
         let parts = crate::wire::parts(settings, watcher.transfers(), stop)?;
+        let run = journal.start_run(&request.trigger, Some(from.as_str()), Some(to.as_str()))?;
         let ledger: Vec<Entry> = plan.jobs.iter().map(Entry::of).collect();
         let (sender, mut receiver) = mpsc::unbounded_channel();
         let executing = tokio::spawn(execute::execute(plan, parts, background, sender, stop.clone()));
         let mut written = Ok(());
-        while let Some(event) = receiver.recv().await {
+        while let Some(Note { event, written: waiting }) = receiver.recv().await {
             let job = job_of(&event).and_then(|job| ledger.get(job));
             watcher.sees(job.map(|job| job.job_file.as_str()), &event);
-            if let Err(error) = write_down(journal, job, &event)
-                && written.is_ok()
-            {
-                // Work that nobody can remember is pointless; what runs comes to a safe point.
-                stop.cancel();
-                written = Err(error);
+            match write_down(journal, job, &event) {
+                Ok(()) => {
+                    // Who has given up waiting needs no answer.
+                    let _ = waiting.map(|waiting| waiting.send(()));
+                }
+                Err(error) if written.is_ok() => {
+                    // Work that nobody can remember is pointless; what runs comes to a safe point.
+                    stop.cancel();
+                    written = Err(error);
+                }
+                Err(_) => {}
             }
             if let Event::JobEnded { end, .. } = event {
                 count(&mut summary, job.map(|job| job.job_file.clone()).unwrap_or_default(), end);

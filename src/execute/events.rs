@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::oneshot;
 
 /// One step inside a job. The text form is what the journal and `status` show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -86,6 +87,16 @@ pub enum JobEnd {
     Waiting(String),
     /// It failed.
     Failed(crate::error::Error),
+}
+
+/// An event on its way to whoever writes it down.
+#[derive(Debug)]
+pub struct Note {
+    /// What happened, or is about to.
+    pub event: Event,
+    /// The run goes on only when this is answered: the event has to be on record before what follows
+    /// it is done. Dropped unanswered, it says that nothing can be written down.
+    pub written: Option<oneshot::Sender<()>>,
 }
 
 /// Something happened. `job` is the index of the job in the plan.

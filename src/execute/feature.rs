@@ -8,8 +8,8 @@ use super::geoserver::Published;
 use super::tables::{Loading, Voice};
 use super::{Ctx, JobEnd, Step, StepEnd, Stepped};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{Action, FeatureJob, FeatureRemoval, FileRef};
-use crate::name::PgIdent;
+use crate::job::{Action, FeatureJob, FeatureRemoval, FileRef, StyleRef};
+use crate::name::{GeoName, PgIdent};
 use crate::postgres::{Archive, Database, ForeignKey, Swapped, Table};
 use crate::transfer::{CacheName, Fetched};
 
@@ -42,6 +42,8 @@ impl Ctx<'_> {
                     tracing::warn!(error = error.one_line(), "a cached file could not be removed");
                 }
             }
+            drop(fetched);
+            self.discard_leftovers(&job.workspace, &job.name, job.styles.iter().map(StyleRef::geoserver_name));
         }
         Ok(JobEnd::Succeeded((!notes.is_empty()).then(|| notes.join("; "))))
     }
@@ -123,6 +125,7 @@ impl Ctx<'_> {
         voice: &mut Voice<'_>,
     ) -> Result<Stepped<()>> {
         let md5 = dump.md5.to_string();
+        self.forget_data(job).await?;
         let swapped = match database.swap(table, Some(&md5)).await {
             // Rows of a table that is still to be replaced may point to rows that are gone here.
             Err(error) if matches!(error.kind(), ErrorKind::Database | ErrorKind::Dependency) => {
@@ -231,7 +234,24 @@ impl Ctx<'_> {
             )
             .await?;
         }
+        if !self.run.parts.choices.keep_cached_files {
+            self.discard_leftovers(&job.workspace, &job.name, job.styles.iter());
+        }
         Ok(JobEnd::Succeeded(None))
+    }
+
+    /// Removes files of the layer from the cache that this run had no use for: an earlier one was
+    /// killed after it had used them.
+    fn discard_leftovers<'s>(&self, workspace: &GeoName, layer: &GeoName, styles: impl Iterator<Item = &'s GeoName>) {
+        let (workspace, layer) = (workspace.as_str(), layer.as_str());
+        let dumps = ["db", "tar"].into_iter().filter_map(|ending| CacheName::dump(workspace, layer, ending).ok());
+        // A style's name in GeoServer begins with the layer's, as that of its file does.
+        let styles = styles.filter_map(|style| CacheName::style(workspace, style.as_str(), "builtin").ok());
+        let meta = CacheName::meta(workspace, layer).ok();
+        let names: Vec<CacheName> = dumps.chain(styles).chain(meta).collect();
+        if let Err(error) = self.run.parts.transfer.discard_leftovers(&names) {
+            tracing::warn!(error = error.one_line(), "a cached file could not be removed");
+        }
     }
 }
 

@@ -22,6 +22,8 @@ const NON_STANDARD_SRIDS: std::ops::RangeInclusive<i32> = 900_000..=909_999;
 /// What a feature type is to be, the same for every GeoServer.
 pub(super) struct Described {
     feature_type: FeatureType,
+    /// The relation's columns with their types, as one text; empty where there is no database.
+    columns: String,
     /// What the operator should know about how it was found.
     pub(super) warning: Option<String>,
 }
@@ -54,8 +56,33 @@ impl Ctx<'_> {
         self.run.emit(super::Event::Fact { target: server.name().to_owned(), key: key.to_owned(), value });
     }
 
+    /// Forgets a fact before what it tells is changed: a kill in between must not leave it standing.
+    async fn forget(&self, server: &GeoServer, key: &str) -> Result<()> {
+        if self.recall(server, key).is_none() {
+            return Ok(());
+        }
+        self.run.background.facts.set(server.name(), key, None);
+        let (target, key) = (server.name().to_owned(), key.to_owned());
+        self.run.write(super::Event::Fact { target, key, value: None }).await
+    }
+
+    /// Forgets which data the GeoServers were told of, before they change.
+    pub(super) async fn forget_data(&self, job: &FeatureJob) -> Result<()> {
+        for server in &self.run.parts.geoservers {
+            self.forget(server, &Self::fact_key("data", &job.workspace, &job.name)).await?;
+        }
+        Ok(())
+    }
+
     fn recall(&self, server: &GeoServer, key: &str) -> Option<String> {
         self.run.background.facts.get(server.name(), key)
+    }
+
+    /// Notes which styles are the layer's, before any of them is made.
+    async fn own(&self, server: &GeoServer, key: &str, names: String) -> Result<()> {
+        self.run.background.facts.set(server.name(), key, Some(&names));
+        let (target, key) = (server.name().to_owned(), key.to_owned());
+        self.run.write(super::Event::Fact { target, key, value: Some(names) }).await
     }
 
     /// An earlier run did all of this very job's steps on `target`.
@@ -66,7 +93,7 @@ impl Ctx<'_> {
     /// What GeoServer is to show, from the job and from the relation that is there now.
     pub(super) async fn describe(&self, job: &FeatureJob, table: &Table) -> Result<Described> {
         let native_name = job.native_table.clone().unwrap_or_else(|| table.name.clone());
-        let mut columns = Vec::new();
+        let (mut columns, mut with_types) = (Vec::new(), String::new());
         let mut registered = None;
         if let Some(database) = &self.run.parts.database {
             let label = format!("{}.{native_name}", table.schema);
@@ -76,6 +103,7 @@ impl Ctx<'_> {
                     .subject(label)
                     .hint("publish the layer with its data first (`borg-slave status` shows that job)"));
             };
+            with_types = found.iter().map(|column| format!("{} {}\n", column.name, column.type_name)).collect();
             columns = found.into_iter().map(|column| column.name).collect();
             if let Some(column) = &job.spatial.column {
                 registered = database.srid(&table.schema, &native_name, column).await?.filter(|srid| *srid > 0);
@@ -118,7 +146,7 @@ impl Ctx<'_> {
             sql_view,
             columns,
         };
-        Ok(Described { feature_type, warning })
+        Ok(Described { feature_type, columns: with_types, warning })
     }
 
     /// Fetches the style files that some GeoServer does not have yet.
@@ -186,11 +214,19 @@ impl Ctx<'_> {
         let data_key = Self::fact_key("data", &job.workspace, &job.name);
         let data_md5 = self.published_data(job).await?;
         let data_changed = data_md5.is_some() && self.recall(server, &data_key) != data_md5;
+        // Names alone do not tell that a column has another type.
+        let columns_key = Self::fact_key("columns", &job.workspace, &job.name);
+        let columns = crate::plan::hex_md5(described.columns.as_bytes());
+        let columns_changed =
+            !described.columns.is_empty() && self.recall(server, &columns_key).as_ref() != Some(&columns);
         self.step(
             Step::FeatureType,
             target,
             Box::pin(async {
-                let freshness = Freshness { data_changed, columns_changed: false };
+                if data_changed {
+                    self.forget(server, &data_key).await?;
+                }
+                let freshness = Freshness { data_changed, columns_changed };
                 let change = server.publish_feature_type(&described.feature_type, freshness).await?;
                 Ok(((), step_end(change), None))
             }),
@@ -198,6 +234,9 @@ impl Ctx<'_> {
         .await?;
         if data_changed {
             self.remember(server, &data_key, data_md5);
+        }
+        if self.recall(server, &columns_key).as_ref() != Some(&columns) {
+            self.remember(server, &columns_key, Some(columns));
         }
         let bad_styles = self.step(Step::Styles, target, Box::pin(self.styles_on(server, job, files))).await?;
         Ok(Published { bad_styles })
@@ -260,14 +299,15 @@ impl Ctx<'_> {
         let owned_key = Self::fact_key("styles", &job.workspace, &job.name);
         let current: Vec<&StyleRef> = job.styles.iter().filter(|style| style.file.is_some()).collect();
         let current_names: HashSet<&str> = current.iter().map(|style| style.geoserver_name().as_str()).collect();
-        let had = self.recall(server, &owned_key).map(|names| names.split('\n').map(str::to_owned).collect::<Vec<_>>());
+        let had = self.recall(server, &owned_key).unwrap_or_default();
+        let had: Vec<String> = had.split('\n').filter(|name| !name.is_empty()).map(str::to_owned).collect();
         let kept_for_removal =
             job.styles.iter().filter(|style| style.file.is_none()).map(|style| style.geoserver_name().to_string());
         let stale: Vec<String> = had
-            .into_iter()
-            .flatten()
+            .iter()
+            .cloned()
             .chain(kept_for_removal)
-            .filter(|name| !name.is_empty() && !current_names.contains(name.as_str()))
+            .filter(|name| !current_names.contains(name.as_str()))
             .collect::<HashSet<_>>()
             .into_iter()
             .collect();
@@ -289,6 +329,18 @@ impl Ctx<'_> {
             default,
             stale: stale.clone(),
         };
+        for style in wanted.styles.iter().filter(|style| !style.pushed_before) {
+            self.forget(server, &format!("style {}:{}", job.workspace, style.name)).await?;
+        }
+        let owned = current.iter().map(|style| style.geoserver_name().to_string()).collect::<Vec<_>>().join("\n");
+        if current_names.iter().any(|name| !had.iter().any(|had| had == name)) {
+            // Whatever is made from here on is this layer's, also when the run ends in the middle.
+            let mut all = had.clone();
+            all.extend(
+                current_names.iter().filter(|name| !had.iter().any(|had| had == *name)).map(|name| (*name).to_owned()),
+            );
+            self.own(server, &owned_key, all.join("\n")).await?;
+        }
         let outcome = server.publish_styles(&wanted).await?;
         for style in &current {
             let name = style.geoserver_name();
@@ -300,7 +352,6 @@ impl Ctx<'_> {
         for name in &stale {
             self.remember(server, &format!("style {}:{name}", job.workspace), None);
         }
-        let owned = current.iter().map(|style| style.geoserver_name().to_string()).collect::<Vec<_>>().join("\n");
         if self.recall(server, &owned_key).unwrap_or_default() != owned {
             self.remember(server, &owned_key, Some(owned));
         }
@@ -360,7 +411,9 @@ impl Ctx<'_> {
             self.remember(server, &format!("style {}:{style}", job.workspace), None);
         }
         self.remember(server, &owned_key, None);
-        self.remember(server, &Self::fact_key("data", &job.workspace, &job.name), None);
+        for kind in ["data", "columns"] {
+            self.remember(server, &Self::fact_key(kind, &job.workspace, &job.name), None);
+        }
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 //! Jobs run concurrently. A step that several jobs need (a workspace, a store, a schema) is performed
 //! once and awaited by the others. Restores are bounded by a semaphore, transfers by the transfer
 //! module, writes to a GeoServer by its client. What happens is told as [`Event`]s; this module
-//! writes nothing down itself.
+//! writes nothing down itself, but waits where a kill would leave a record of what is no longer so.
 
 mod events;
 mod facts;
@@ -17,14 +17,15 @@ mod tables;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use self::events::{Event, JobEnd, Step, StepEnd};
+pub use self::events::{Event, JobEnd, Note, Step, StepEnd};
 pub use self::facts::Facts;
 pub use self::metadata::complete;
 use self::shared::Shared;
@@ -37,8 +38,12 @@ use crate::plan::{Plan, PlannedJob, Work};
 use crate::postgres::Database;
 use crate::transfer::Transfer;
 
-/// How long running steps may take to reach a safe point once the run is asked to stop.
-const STOP_GRACE: Duration = Duration::from_secs(20);
+/// How long running steps may take to reach a safe point once the run is asked to stop. Container
+/// engines kill after 10 s.
+const STOP_GRACE: Duration = Duration::from_secs(8);
+
+/// How long files are kept that were begun for a job that failed.
+const BEGUN_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What jobs work with, built from the settings.
 #[derive(Debug)]
@@ -94,7 +99,7 @@ pub async fn execute(
     plan: Plan,
     parts: Parts,
     background: Background,
-    events: mpsc::UnboundedSender<Event>,
+    events: mpsc::UnboundedSender<Note>,
     stop: CancellationToken,
 ) {
     let count = plan.jobs.len();
@@ -110,6 +115,7 @@ pub async fn execute(
         events,
         stop,
         ended,
+        failed: AtomicBool::new(false),
     });
     let mut jobs = JoinSet::new();
     let mut index_of = HashMap::new();
@@ -130,6 +136,11 @@ pub async fn execute(
         }
     }
     run.parts.transfer.close().await;
+    // What was begun for a failed job is gone on with; nobody else works in there.
+    let keep = if run.failed.load(Ordering::Relaxed) { BEGUN_KEPT } else { Duration::ZERO };
+    if let Err(error) = run.parts.transfer.sweep(keep).await {
+        tracing::warn!(error = error.one_line(), "old incoming files could not be removed");
+    }
 }
 
 /// Whether this version applies jobs of this kind.
@@ -142,7 +153,7 @@ pub fn applies(kind: JobKind) -> bool {
 struct Run {
     parts: Parts,
     background: Background,
-    events: mpsc::UnboundedSender<Event>,
+    events: mpsc::UnboundedSender<Note>,
     stop: CancellationToken,
     restores: Semaphore,
     tables: Tables,
@@ -153,6 +164,8 @@ struct Run {
     /// The strictest access level that was applied to each schema.
     access: tokio::sync::Mutex<HashMap<String, AuthLevel>>,
     ended: Vec<watch::Sender<bool>>,
+    /// Some job has failed.
+    failed: AtomicBool,
 }
 
 /// What a step gives its job, how it ended, and what there is to say about it.
@@ -167,8 +180,18 @@ struct Ctx<'a> {
 
 impl Run {
     fn emit(&self, event: Event) {
+        if matches!(event, Event::JobEnded { end: JobEnd::Failed(_), .. }) {
+            self.failed.store(true, Ordering::Relaxed);
+        }
         // The receiver lives as long as the run; if it is gone, nobody wants to know.
-        let _ = self.events.send(event);
+        let _ = self.events.send(Note { event, written: None });
+    }
+
+    /// Tells an event that must be on record before anything else is done.
+    async fn write(&self, event: Event) -> Result<()> {
+        let (written, answer) = oneshot::channel();
+        let _ = self.events.send(Note { event, written: Some(written) });
+        answer.await.map_err(|_| stopped())
     }
 
     fn mark_ended(&self, job: usize) {
@@ -187,9 +210,10 @@ impl Run {
                 let _ = ended.subscribe().wait_for(|ended| *ended).await;
             }
         }
-        self.emit(Event::JobStarted { job: index });
         let ctx = Ctx { run: self, job: index, file: &job.file };
         let work = async {
+            // A kill must not leave a changed world behind an earlier success of the same content.
+            self.write(Event::JobStarted { job: index }).await?;
             match job.work {
                 Work::Invalid(error) => Err(error),
                 Work::Superseded(why) => Ok(JobEnd::Succeeded(Some(why))),

@@ -240,6 +240,28 @@ impl Transfer {
         }
     }
 
+    /// Removes what earlier runs have left in the cache under these names, unless somebody uses it now.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] when a file cannot be removed.
+    pub fn discard_leftovers(&self, names: &[CacheName]) -> Result<()> {
+        for name in names {
+            let leases = self.inner.leases.lock().unwrap_or_else(PoisonError::into_inner);
+            if leases.get(name.as_str()).is_some_and(|(_, lease)| lease.strong_count() > 0) {
+                continue;
+            }
+            let path = self.inner.engine.cache.path(name.as_str());
+            match std::fs::remove_file(&path) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(crate::error::io_error(&path, "cannot remove the cached file", source));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Removes what was begun and has not grown for `keep`; answers how many bytes that freed.
     ///
     /// # Errors
