@@ -116,7 +116,11 @@ pub async fn prepare(
         Some(name) => named_revision(repository, "--to", name).await?,
         None => repository.tip().await?,
     };
-    let cursor = cursor(repository, journal).await?;
+    let noted = journal.map(Journal::cursor).transpose()?.flatten();
+    let cursor = match &noted {
+        Some(name) => repository.resolve(name).await?,
+        None => None,
+    };
     let from = match (&request.from, &cursor, &request.begin) {
         (Some(name), _, _) => named_revision(repository, "--from", name).await?,
         (None, Some(cursor), _) => repository.fork_point(cursor, &to).await?,
@@ -132,7 +136,15 @@ pub async fn prepare(
     let known = journal.map(Journal::digest).transpose()?.unwrap_or_default();
     let (candidates, again) = if request.files.is_empty() {
         let mut candidates = changed_files(settings, repository, &from, &to).await?;
-        let more = left_over(settings, &known, request.retry_failed, &candidates);
+        let mut more = left_over(settings, &known, request.retry_failed, &candidates);
+        let in_doubt = match journal {
+            // The changesets that were applied are gone again: any job may be of one of them.
+            Some(_) if noted.is_some() && cursor.is_none() => known.keys().cloned().collect(),
+            Some(journal) => journal.touched_since_cursor()?,
+            None => Vec::new(),
+        };
+        let in_range: HashSet<&str> = candidates.iter().map(|candidate| candidate.file.path.as_str()).collect();
+        more.extend(in_doubt.into_iter().filter(|path| !in_range.contains(path.as_str())));
         candidates.extend(named_again(settings, repository, journal, &to, &more).await?);
         (candidates, Again::Never)
     } else {
@@ -148,6 +160,22 @@ pub async fn prepare(
     let whole = request.files.is_empty() && settings.include.is_empty();
     let moves_cursor = whole && (request.from.is_none() || cursor.is_none());
     Ok(Prepared { from, to, plan, moves_cursor })
+}
+
+/// Whether what was last applied is about to come in: its hook has ended, its pull has not. Until
+/// then the tip is older than what is published.
+///
+/// # Errors
+///
+/// When the repository or the journal cannot be read.
+pub async fn is_ahead_of_a_pull(repository: &mut StateRepo, journal: &Journal) -> Result<bool> {
+    if !repository.is_being_written() {
+        return Ok(false);
+    }
+    match journal.cursor()? {
+        Some(cursor) => Ok(repository.resolve(&cursor).await?.is_none()),
+        None => Ok(false),
+    }
 }
 
 /// Runs what was prepared and writes down how it went, as it goes.
@@ -233,15 +261,6 @@ async fn named_revision(repository: &mut StateRepo, option: &str, name: &str) ->
             .subject(format!("{option} {name}"))
             .hint("name a changeset by its hash, number, tag or branch; `null` is before the first one")
     })
-}
-
-/// The last applied revision, if the repository still has it: a rolled back pull or a rewritten
-/// history takes it away, and then the journal alone decides what is done.
-async fn cursor(repository: &mut StateRepo, journal: Option<&Journal>) -> Result<Option<Revision>> {
-    match journal.map(Journal::cursor).transpose()?.flatten() {
-        Some(name) => repository.resolve(&name).await,
-        None => Ok(None),
-    }
 }
 
 async fn changed_files(
@@ -330,12 +349,15 @@ async fn named_again(
             continue;
         }
         let record = journal.map(|journal| journal.job(&file.path)).transpose()?.flatten();
-        let revision = match record {
-            Some(record) => repository.resolve(&record.revision).await?,
-            None => None,
-        };
-        if let Some(revision) = revision {
-            candidates.extend(read(repository, &revision, vec![file], true).await?);
+        let Some(record) = record else { continue };
+        let revision = repository.resolve(&record.revision).await?;
+        match revision {
+            Some(revision) => candidates.extend(read(repository, &revision, vec![file], true).await?),
+            None if record.action == job::Action::Remove.as_str() => {}
+            None => tracing::warn!(
+                job_file = file.path,
+                "this job was worked on for a changeset that is gone, and the repository has no such file: what it left in place cannot be taken away without its document"
+            ),
         }
     }
     Ok(candidates)

@@ -1,5 +1,7 @@
 //! `sync`: one pass, by hand; and what the hooks share with it.
 
+use std::time::{Duration, Instant};
+
 use super::args::SyncArgs;
 use super::{Session, exit, print, progress, say, table};
 use crate::error::{ErrorKind, Result};
@@ -9,7 +11,10 @@ use crate::state_repo::{OpenOptions, StateRepo};
 use crate::sync::{self, Request, Summary};
 
 /// How long one call of the VCS may take.
-const VCS_TIME_LIMIT: std::time::Duration = std::time::Duration::from_secs(600);
+const VCS_TIME_LIMIT: Duration = Duration::from_secs(600);
+
+/// How long a pull that is about to end is left alone before it is looked at again.
+const PULL_PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(session: &Session, args: &SyncArgs) -> Result<u8> {
     let request = Request {
@@ -23,8 +28,19 @@ pub(super) async fn run(session: &Session, args: &SyncArgs) -> Result<u8> {
     if args.dry_run {
         return dry_run(session, &request).await;
     }
-    let Some(lock) = lock(session, &request.trigger).await? else { return Ok(exit::LOCKED) };
-    let mut repository = open_repository(session, None).await?;
+    let until = Instant::now() + VCS_TIME_LIMIT;
+    let (lock, mut repository) = loop {
+        let Some(lock) = lock(session, &request.trigger).await? else { return Ok(exit::LOCKED) };
+        let mut repository = open_repository(session, None).await?;
+        let journal = Journal::open(&session.settings.sync_status_path)?;
+        if Instant::now() > until || !sync::is_ahead_of_a_pull(&mut repository, &journal).await? {
+            break (lock, repository);
+        }
+        // Not with the lock in hand: the pull may have a hook to run that waits for it.
+        repository.close().await;
+        drop(lock);
+        tokio::time::sleep(PULL_PAUSE).await;
+    };
     let outcome = pass(session, &mut repository, &request).await;
     repository.close().await;
     drop(lock);

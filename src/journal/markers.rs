@@ -25,9 +25,29 @@ impl Journal {
     /// when the journal cannot be written.
     pub fn set_cursor(&self, revision: &str) -> Result<()> {
         self.write(Durability::PowerLoss, |transaction| {
-            transaction.execute("insert or replace into fact (name, value) values ('cursor', ?1)", [revision])
+            transaction.execute("insert or replace into fact (name, value) values ('cursor', ?1)", [revision])?;
+            transaction.execute(
+                "insert or replace into fact (name, value) select 'cursor run', coalesce(max(id), 0) from run",
+                [],
+            )
         })
         .map(drop)
+    }
+
+    /// Job files that runs have worked on since the cursor moved: what those brought about may belong
+    /// to changesets that never came in. Usually none.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`](crate::error::ErrorKind::Io) when the journal cannot be read.
+    pub fn touched_since_cursor(&self) -> Result<Vec<String>> {
+        self.read(|transaction| {
+            let mut touched = transaction.prepare(
+                "select job_file from job \
+                 where run > (select coalesce(max(cast(value as integer)), 0) from fact where name = 'cursor run')",
+            )?;
+            touched.query_map([], |row| row.get(0))?.collect()
+        })
     }
 
     /// All that is noted, as `((target, key), value)`.

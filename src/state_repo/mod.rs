@@ -327,6 +327,16 @@ impl StateRepo {
         }
     }
 
+    /// Whether another process of this machine is writing changesets at this moment. With Git they are
+    /// there or not.
+    #[must_use]
+    pub fn is_being_written(&self) -> bool {
+        match self {
+            Self::Hg(repo) => repo.is_being_written(),
+            Self::Git(_) => false,
+        }
+    }
+
     /// Ends the child that answers reads, if one was started. Dropping does the same, less politely.
     pub async fn close(self) {
         match self {

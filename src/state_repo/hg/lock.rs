@@ -37,6 +37,16 @@ pub(super) fn held(root: &Path, stderr: &str) -> Error {
     error.subject(subject).source(mask_credentials(stderr))
 }
 
+/// Whether a process of this host and container holds the lock on the changesets. A lock that its
+/// owner has left behind, and one that nobody here can ask about, is not.
+pub(super) fn is_held(root: &Path) -> bool {
+    let Ok(owner) = std::fs::read_link(root.join(LOCKS[1])) else { return false };
+    match owner.to_string_lossy().rsplit_once(':') {
+        Some((place, pid)) => place == here() && Path::new("/proc").join(pid).exists(),
+        None => false,
+    }
+}
+
 /// What this process would write before the colon.
 fn here() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

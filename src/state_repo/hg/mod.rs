@@ -196,6 +196,10 @@ impl HgRepo {
         Ok(nul_separated(&reply.output).map(|path| String::from_utf8_lossy(path).into_owned()).collect())
     }
 
+    pub(super) fn is_being_written(&self) -> bool {
+        lock::is_held(&self.options.root)
+    }
+
     pub(super) async fn close(self) {
         if let Some(started) = self.server {
             started.server.close().await;
