@@ -295,6 +295,12 @@ fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
+/// SQLite calls it an I/O error when the memory that the processes share finds no room on the disk.
+fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+        || error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
+}
+
 fn is_refusal(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied))
 }
@@ -316,7 +322,7 @@ fn sqlite_error(path: &Path, message: &str, source: rusqlite::Error) -> Error {
                  begun and every job is applied again, which is harmless but takes its time"
             )),
         ),
-        Some(ErrorCode::DiskFull) => (
+        _ if is_full(&source) => (
             ErrorKind::Io,
             format!("{message}: the disk is full"),
             Some(format!(
