@@ -423,8 +423,12 @@ pub(crate) fn outcome(command: &mut Command) -> Outcome {
     }
 }
 
-/// The program under test: Cargo's own word for tests and benches, beside this executable for examples.
+/// The program under test: `BORG_SLAVE_PROGRAM`, or Cargo's own word for tests and benches, or beside this
+/// executable for examples.
 pub(crate) fn program() -> PathBuf {
+    if let Some(program) = std::env::var_os("BORG_SLAVE_PROGRAM") {
+        return program.into();
+    }
     if let Some(program) = option_env!("CARGO_BIN_EXE_borg-slave") {
         return program.into();
     }
