@@ -1,6 +1,7 @@
 //! Feature layers: publish, metadata only, remove.
 
 use std::collections::HashSet;
+use std::sync::PoisonError;
 
 use futures_util::future::join_all;
 
@@ -158,9 +159,9 @@ impl Ctx<'_> {
             if has_table(database, target).await? {
                 continue;
             }
-            let layer = format!("{}.{}", target.0.trim_end_matches("_data"), target.1);
+            let layer = format!("{}.{}", target.0.strip_suffix("_data").unwrap_or(&target.0), target.1);
             let name = format!("{}.{}", target.0, target.1);
-            if in_this_pass.is_none() && self.run.background.filtered_layers.contains(&layer) {
+            if in_this_pass.is_none() && self.is_filtered(&layer) {
                 left_out.push(target.clone());
             } else if in_this_pass == Some(Loading::Failed) {
                 return Err(Error::new(ErrorKind::Dependency, "a foreign key points to a table whose own job failed")
@@ -173,6 +174,11 @@ impl Ctx<'_> {
             }
         }
         Ok(left_out)
+    }
+
+    /// This slave's filters do not take the layer `workspace.name`.
+    fn is_filtered(&self, layer: &str) -> bool {
+        self.run.filtered_layers.lock().unwrap_or_else(PoisonError::into_inner).contains(layer)
     }
 
     /// Does a feature's part on every GeoServer; each has its own outcome.

@@ -16,8 +16,8 @@ mod tables;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -110,6 +110,7 @@ pub async fn execute(
         database_steps: Shared::new(),
         geoserver_steps: Shared::new(),
         access: tokio::sync::Mutex::new(HashMap::new()),
+        filtered_layers: Mutex::new(background.filtered_layers.clone()),
         parts,
         background,
         events,
@@ -163,6 +164,8 @@ struct Run {
     geoserver_steps: Shared<(String, String), bool>,
     /// The strictest access level that was applied to each schema.
     access: tokio::sync::Mutex<HashMap<String, AuthLevel>>,
+    /// Layers (`workspace.name`) that the filters refused, in this pass or before.
+    filtered_layers: Mutex<HashSet<String>>,
     ended: Vec<watch::Sender<bool>>,
     /// Some job has failed.
     failed: AtomicBool,
@@ -247,6 +250,8 @@ impl Ctx<'_> {
         if complete.action != Action::Remove
             && let Verdict::Refused { reason } = self.run.parts.filters.accepts(self.file.kind, &complete.facts)?
         {
+            // Before the job's voice is heard, so that whoever waits for its table finds it here.
+            self.run.filtered_layers.lock().unwrap_or_else(PoisonError::into_inner).insert(self.file.stem.clone());
             return Ok(JobEnd::Filtered(reason));
         }
         match complete.job {
