@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use super::{Session, exit, print, sync};
 use crate::error::Result;
 use crate::filter::{Filters, Verdict};
-use crate::job::{self, JobFile, Parsed};
+use crate::job::{self, Parsed};
+use crate::plan::Candidate;
 use crate::sync::Request;
 use crate::transfer::Transfer;
 
@@ -17,7 +18,8 @@ pub(super) async fn run(session: &Session, job_files: &[String]) -> Result<u8> {
     let candidates = crate::sync::job_files(&session.settings, &mut repository, &request).await;
     repository.close().await;
     let candidates = candidates?;
-    let answers = candidates.iter().map(|candidate| answer(&filters, &transfer, &candidate.file, &candidate.content));
+    let keep = session.settings.keep_cached_files;
+    let answers = candidates.iter().map(|candidate| answer(&filters, &transfer, candidate, keep));
     let answers = futures_util::future::join_all(answers).await;
     transfer.close().await;
     let (mut text, mut errors) = (String::new(), 0);
@@ -39,8 +41,9 @@ pub(super) async fn run(session: &Session, job_files: &[String]) -> Result<u8> {
 }
 
 /// `None`: the file asks for nothing.
-async fn answer(filters: &Filters, transfer: &Transfer, file: &JobFile, content: &[u8]) -> Result<Option<Verdict>> {
-    let Parsed::Job(document) = job::parse(file, content, false)? else { return Ok(None) };
-    let complete = crate::execute::complete(transfer, file, document).await?;
+async fn answer(filters: &Filters, transfer: &Transfer, candidate: &Candidate, keep: bool) -> Result<Option<Verdict>> {
+    let file = &candidate.file;
+    let Parsed::Job(document) = job::parse(file, &candidate.content, false)? else { return Ok(None) };
+    let complete = crate::execute::complete(transfer, file, document, keep).await?;
     filters.accepts(file.kind, &complete.facts).map(Some)
 }

@@ -240,9 +240,8 @@ impl Ctx<'_> {
             )
             .await?;
         }
-        if !self.run.parts.choices.keep_cached_files {
-            self.discard_leftovers(&job.workspace, &job.name, job.styles.iter());
-        }
+        // Nobody is to take from here what is gone, so also where files are kept for others.
+        self.discard_leftovers(&job.workspace, &job.name, job.styles.iter());
         Ok(JobEnd::Succeeded(None))
     }
 
@@ -250,12 +249,19 @@ impl Ctx<'_> {
     /// killed after it had used them.
     fn discard_leftovers<'s>(&self, workspace: &GeoName, layer: &GeoName, styles: impl Iterator<Item = &'s GeoName>) {
         let (workspace, layer) = (workspace.as_str(), layer.as_str());
-        let dumps = ["db", "tar"].into_iter().filter_map(|ending| CacheName::dump(workspace, layer, ending).ok());
-        // A style's name in GeoServer begins with the layer's, as that of its file does.
-        let styles = styles.filter_map(|style| CacheName::style(workspace, style.as_str(), "builtin").ok());
-        let meta = CacheName::meta(workspace, layer).ok();
-        let names: Vec<CacheName> = dumps.chain(styles).chain(meta).collect();
-        if let Err(error) = self.run.parts.transfer.discard_leftovers(&names) {
+        for extension in ["db", "tar"] {
+            self.evict(CacheName::dump(workspace, layer, extension));
+        }
+        for style in styles {
+            // A style's name in GeoServer begins with the layer's, as that of its file does.
+            self.evict(CacheName::style(workspace, style.as_str(), "builtin"));
+        }
+        self.evict(CacheName::meta(workspace, layer));
+    }
+
+    /// Removes a file from the cache; one that stays costs space, not the job.
+    pub(super) fn evict(&self, name: Result<CacheName>) {
+        if let Err(error) = name.and_then(|name| self.run.parts.transfer.discard_leftovers(&[name])) {
             tracing::warn!(error = error.one_line(), "a cached file could not be removed");
         }
     }

@@ -351,6 +351,7 @@ impl Ctx<'_> {
         }
         for name in &stale {
             self.remember(server, &format!("style {}:{name}", job.workspace), None);
+            self.evict_style(&job.workspace, &job.name, name);
         }
         if self.recall(server, &owned_key).unwrap_or_default() != owned {
             self.remember(server, &owned_key, Some(owned));
@@ -385,6 +386,13 @@ impl Ctx<'_> {
         futures_util::future::join_all(tell).await;
     }
 
+    /// Removes what the cache holds of a style that GeoServer knows as `style`.
+    fn evict_style(&self, workspace: &GeoName, layer: &GeoName, style: &str) {
+        let own_name =
+            style.strip_prefix(layer.as_str()).map_or(style, |rest| rest.strip_prefix('.').unwrap_or("builtin"));
+        self.evict(CacheName::style(workspace.as_str(), layer.as_str(), own_name));
+    }
+
     /// Takes the layer, its feature type and its own styles from one GeoServer.
     pub(super) async fn remove_from(&self, server: &GeoServer, job: &FeatureRemoval) -> Result<()> {
         let owned_key = Self::fact_key("styles", &job.workspace, &job.name);
@@ -409,6 +417,7 @@ impl Ctx<'_> {
         .await?;
         for style in &styles {
             self.remember(server, &format!("style {}:{style}", job.workspace), None);
+            self.evict_style(&job.workspace, &job.name, style);
         }
         self.remember(server, &owned_key, None);
         for kind in ["data", "columns"] {

@@ -18,12 +18,13 @@ pub(super) async fn fetch(transfer: &Transfer, file: &FileRef, name: CacheName, 
     transfer.fetch(request).await
 }
 
-/// Fetches the metadata that `document` names, if it names any, and completes it.
+/// Fetches the metadata that `document` names, if it names any, and completes it; the file stays in the
+/// cache when it is to be kept, as for other slaves.
 ///
 /// # Errors
 ///
 /// When the file cannot be had, or job file and metadata make no valid job.
-pub async fn complete(transfer: &Transfer, file: &JobFile, document: Document) -> Result<Complete> {
+pub async fn complete(transfer: &Transfer, file: &JobFile, document: Document, keep: bool) -> Result<Complete> {
     let Some(metadata) = document.metadata() else { return document.complete(None) };
     let (workspace, name) = file.named_after().unwrap_or(("", &file.stem));
     let name = CacheName::meta(workspace, name)?;
@@ -32,7 +33,9 @@ pub async fn complete(transfer: &Transfer, file: &JobFile, document: Document) -
             let content = tokio::fs::read(&fetched.path)
                 .await
                 .map_err(|source| crate::error::io_error(&fetched.path, "cannot read the metadata file", source))?;
-            transfer.discard(&fetched)?;
+            if !keep {
+                transfer.discard(&fetched)?;
+            }
             document.complete(Some(&content))
         }
         // The master may have deleted the metadata of a layer that is to go; the names are enough.
@@ -53,7 +56,8 @@ impl Ctx<'_> {
             Step::Metadata,
             None,
             Box::pin(async {
-                let complete = complete(&self.run.parts.transfer, self.file, document).await?;
+                let keep = self.run.parts.choices.keep_cached_files;
+                let complete = complete(&self.run.parts.transfer, self.file, document, keep).await?;
                 Ok((complete, StepEnd::Done, None))
             }),
         )
