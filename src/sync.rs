@@ -198,6 +198,10 @@ pub async fn run(
     watcher.begins(&prepared);
     let Prepared { from, to, plan, moves_cursor } = prepared;
     if !plan.jobs.is_empty() {
+        if moves_cursor && request.begin.as_ref() == Some(&from) && journal.cursor()?.is_none() && !from.is_null() {
+            // Git keeps the commits even if a job fails: the next run starts where this one does.
+            journal.set_cursor(from.as_str())?;
+        }
         let again = !request.files.is_empty();
         let background = background(settings, repository, journal, &to, &plan, again).await?;
         let parts = crate::wire::parts(settings, watcher.transfers(), stop)?;
@@ -350,14 +354,11 @@ async fn named_again(
         }
         let record = journal.map(|journal| journal.job(&file.path)).transpose()?.flatten();
         let Some(record) = record else { continue };
-        let revision = repository.resolve(&record.revision).await?;
-        match revision {
+        match repository.resolve(&record.revision).await? {
             Some(revision) => candidates.extend(read(repository, &revision, vec![file], true).await?),
             None if record.action == job::Action::Remove.as_str() => {}
-            None => tracing::warn!(
-                job_file = file.path,
-                "this job was worked on for a changeset that is gone, and the repository has no such file: what it left in place cannot be taken away without its document"
-            ),
+            // Rolled back with its pull; what is to go follows from the file's name.
+            None => candidates.push(Candidate { file, deleted: true, content: Vec::new(), revision: record.revision }),
         }
     }
     Ok(candidates)

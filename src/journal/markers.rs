@@ -1,5 +1,6 @@
 //! The cursor, and small facts about what was pushed to a target.
 
+
 use rusqlite::{OptionalExtension, params};
 
 use super::{Durability, Journal};
