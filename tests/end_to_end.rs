@@ -1,82 +1,133 @@
 //! The whole way: a commit on the master, a pull in the slave's clone, and what readers then see.
+//!
+//! What is not about requests, several GeoServers or a GeoServer that is down runs against a real
+//! one too, when the environment names one.
 
-use borg_slave::state_repo::Vcs;
-use serde_json::json;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use crate::support::world::{Layer, World};
+use serde_json::{Value, json};
 
-async fn count(world: &World, relation: &str) -> i64 {
+use crate::support::world::{Layer, Outcome, World};
+
+mod chain;
+mod commands;
+mod failures;
+mod filters;
+mod heads;
+mod git;
+mod targets;
+
+async fn count(world: &World, schema: &str, relation: &str) -> i64 {
+    let relation = format!("\"{schema}\".\"{}\"", relation.replace('"', "\"\""));
     let admin = world.database.admin().await;
     admin.query_one(&format!("select count(*) from {relation}"), &[]).await.unwrap().get(0)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_second_head_takes_nothing_away() {
-    let world = World::start(Vcs::Hg).await;
-    let fork = world.master.head();
-    let first = Layer::new("cadastre", "first");
-    world.publish(&first).await;
-    world.commit("on the first head");
-    world.pull().succeeded();
-
-    world.master.update(fork.as_str());
-    let second = Layer::new("cadastre", "second");
-    world.publish(&second).await;
-    world.commit("on a second head");
-    world.pull().succeeded();
-    assert_eq!((count(&world, "cadastre.first").await, count(&world, "cadastre.second").await), (10, 10));
-
-    world.master.merge("first(head() and not .)");
-    world.geoserver().clear_requests();
-    world.pull().succeeded();
-    assert_eq!((count(&world, "cadastre.first").await, count(&world, "cadastre.second").await), (10, 10));
-    assert_eq!(world.geoserver().requests(), [], "both heads were applied before the merge");
+/// Every table, view, index and sequence of some workspaces, with what changes when it is made anew or
+/// written to.
+async fn relations(world: &World, workspaces: &[&str]) -> BTreeMap<String, String> {
+    let schemas: Vec<String> = workspaces
+        .iter()
+        .flat_map(|name| [(*name).to_owned(), format!("{name}_data"), format!("{name}_outdated")])
+        .collect();
+    let admin = world.database.admin().await;
+    let rows = admin
+        .query(
+            "select nspname || '.' || c.relname, c.oid::text || ' ' || relfilenode || ' ' || c.xmin::text || ' ' || coalesce(n_tup_ins, 0) \
+             from pg_class c join pg_namespace n on n.oid = relnamespace left join pg_stat_all_tables s on s.relid = c.oid \
+             where nspname = any($1)",
+            &[&schemas],
+        )
+        .await
+        .unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_pull_publishes_updates_and_removes_a_layer() {
-    for vcs in [Vcs::Hg, Vcs::Git] {
-        let world = World::start(vcs).await;
-        let roads = Layer::new("cadastre", "roads").rows(50).style("night", "#000080");
-        world.publish(&roads).await;
-        world.commit("publish roads");
-        world.pull().succeeded();
+/// Whether `role` may read `relation`.
+async fn may_read(world: &World, role: &str, schema: &str, relation: &str) -> bool {
+    let admin = world.database.admin().await;
+    let sql = "select has_schema_privilege($1, $2, 'usage') \
+               and has_table_privilege($1, format('%I.%I', $2::text, $3::text), 'select')";
+    admin.query_one(sql, &[&role, &schema, &relation]).await.unwrap().get(0)
+}
 
-        assert_eq!(count(&world, "cadastre.roads").await, 50);
-        let layer = world.geoserver().layer("cadastre", "roads").unwrap();
-        assert_eq!(layer.title, "roads of cadastre");
-        assert_eq!(layer.abstract_text, roads.abstract_text);
-        assert_eq!(layer.default_style.as_deref(), Some("cadastre:roads"));
-        assert_eq!(layer.styles, ["cadastre:roads.night"]);
-        assert_eq!(layer.srs, "EPSG:4283");
-
-        // The same again asks GeoServer for nothing.
-        world.geoserver().clear_requests();
-        world.pull().succeeded();
-        world.slave(&["sync"]).succeeded();
-        assert_eq!(world.geoserver().requests(), []);
-
-        let roads =
-            roads.title("Roads, new").rows(60).styles(&[("builtin", &crate::support::world::sld("r", "#ff0000"))]);
-        world.publish(&roads).await;
-        world.commit("publish roads again");
-        world.pull().succeeded();
-        assert_eq!(count(&world, "cadastre.roads").await, 60);
-        let layer = world.geoserver().layer("cadastre", "roads").unwrap();
-        assert_eq!(layer.title, "Roads, new");
-        assert_eq!(world.geoserver().styles("cadastre"), ["roads"]);
-
-        world.remove(&roads);
-        world.commit("remove roads");
-        world.pull().succeeded();
-        assert!(world.geoserver().layer("cadastre", "roads").is_none());
-        assert!(world.geoserver().styles("cadastre").is_empty());
-        let admin = world.database.admin().await;
-        let left = admin
-            .query_one("select count(*) from pg_class c join pg_namespace n on n.oid = relnamespace where nspname like 'cadastre%'", &[])
-            .await
-            .unwrap();
-        assert_eq!(left.get::<_, i64>(0), 0);
-        assert_eq!(world.state(&roads.job_file())["state"], json!("succeeded"));
+/// The files that a directory holds, at whatever depth.
+fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files_below(&path)) } else { found.push(path) }
     }
+    found
+}
+
+fn cache(world: &World) -> PathBuf {
+    world.clone.join("code/dumps")
+}
+
+/// The clone's own idea of its tip.
+fn tip(world: &World) -> String {
+    use borg_slave::state_repo::Vcs;
+    let words: &[&str] = match world.master.vcs() {
+        Vcs::Hg => &["hg", "log", "-r", "tip", "-T", "{node}"],
+        Vcs::Git => &["git", "rev-parse", "HEAD"],
+    };
+    world.master.run_in(&world.clone, words).trim().to_owned()
+}
+
+/// All job records, by job file.
+fn status(world: &World) -> BTreeMap<String, Value> {
+    let outcome = world.slave(&["status", "--json"]).succeeded();
+    let records: Vec<Value> = serde_json::from_str(&outcome.stdout).unwrap();
+    records.into_iter().map(|record| (record["job_file"].as_str().unwrap().to_owned(), record)).collect()
+}
+
+/// The state of each job.
+fn states(world: &World) -> BTreeMap<String, String> {
+    status(world).into_iter().map(|(file, record)| (file, record["state"].as_str().unwrap().to_owned())).collect()
+}
+
+/// Steps of one kind that changed something in the last try of a job.
+fn steps_done(record: &Value, step: &str) -> usize {
+    let steps = record["steps"].as_array().unwrap();
+    steps.iter().filter(|found| found["step"] == step && found["outcome"] == "done").count()
+}
+
+/// Replaces the reference to a published dump by one to what the file is now.
+fn refer_again(world: &World, layer: &Layer, dump: &Path) {
+    let path = world.master.path().join(layer.job_file());
+    let mut document: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    document["data"] = world.reference(dump);
+    fs::write(path, document.to_string()).unwrap();
+}
+
+/// The simulated GeoServer was asked for nothing; a real one does not tell.
+#[track_caller]
+fn no_requests(world: &World) {
+    if let Some(double) = world.doubles.first() {
+        assert_eq!(double.requests(), []);
+    }
+}
+
+fn clear_requests(world: &World) {
+    for double in &world.doubles {
+        double.clear_requests();
+    }
+}
+
+#[track_caller]
+fn not_a_word(outcome: &Outcome, what: &str) {
+    assert!(!outcome.text().contains(what), "{what:?} is in:\n{}", outcome.text());
+}
+
+fn strings(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+#[track_caller]
+fn is_state(world: &World, layer: &Layer, state: &str) {
+    let record = world.state(&layer.job_file());
+    assert_eq!(record["state"], json!(state), "{record:#}");
 }

@@ -4,6 +4,7 @@ pub(crate) mod dumps;
 pub(crate) mod geoserver;
 pub(crate) mod postgres;
 pub(crate) mod real_geoserver;
+pub(crate) mod rest;
 pub(crate) mod sshd;
 pub(crate) mod vcs;
 pub(crate) mod world;

@@ -17,6 +17,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use borg_slave::plan::hex_md5;
@@ -27,23 +28,26 @@ use tempfile::TempDir;
 use super::dumps::Dump;
 use super::geoserver::GeoServerDouble;
 use super::postgres::{PASSWORD, PrivatePostgres, ROLE, TestDatabase};
+use super::real_geoserver::RealGeoServer;
+use super::rest::Rest;
 use super::sshd::Sshd;
 use super::vcs::Master;
 
 /// A master, and one slave that follows it.
 pub(crate) struct World {
     /// The state repository.
-    pub(crate) master: Master,
+    pub(crate) master: Arc<Master>,
     /// How the slave reaches the master's files.
-    pub(crate) sshd: Sshd,
+    pub(crate) sshd: Arc<Sshd>,
     /// The slave's database.
     pub(crate) database: TestDatabase,
     /// The simulated GeoServers; none when a real one is used.
     pub(crate) doubles: Vec<GeoServerDouble>,
     /// The slave's clone.
     pub(crate) clone: PathBuf,
-    files: TempDir,
+    files: Arc<TempDir>,
     next_job: AtomicI64,
+    geoserver: [String; 3],
     settings: std::sync::Mutex<BTreeMap<String, String>>,
 }
 
@@ -97,24 +101,51 @@ impl World {
         Self::build(vcs, Vec::new(), Some([url, username, password].map(str::to_owned))).await
     }
 
+    /// A world around the real GeoServer that the environment names, else around a simulated one.
+    pub(crate) async fn any(vcs: Vcs) -> Self {
+        match RealGeoServer::from_env().await {
+            Some(real) => Self::around(vcs, real.url(), real.username(), real.password()).await,
+            None => Self::start(vcs).await,
+        }
+    }
+
+    /// Another slave of the same master, with a clone, a database and a simulated GeoServer of its own.
+    pub(crate) async fn another_slave(&self, name: &str) -> Self {
+        let (master, sshd, files) = (Arc::clone(&self.master), Arc::clone(&self.sshd), Arc::clone(&self.files));
+        Self::slave_of(master, sshd, files, name, vec![GeoServerDouble::start()], None).await
+    }
+
     async fn build(vcs: Vcs, doubles: Vec<GeoServerDouble>, given: Option<[String; 3]>) -> Self {
         let master = Master::new(vcs);
         master.write("README", "The state of all layers.\n").commit("begin");
-        let clone = master.clone_to("slave");
+        let (sshd, files) = (Sshd::start().await, tempfile::tempdir().unwrap());
+        Self::slave_of(Arc::new(master), Arc::new(sshd), Arc::new(files), "slave", doubles, given).await
+    }
+
+    async fn slave_of(
+        master: Arc<Master>,
+        sshd: Arc<Sshd>,
+        files: Arc<TempDir>,
+        name: &str,
+        doubles: Vec<GeoServerDouble>,
+        given: Option<[String; 3]>,
+    ) -> Self {
+        let clone = master.clone_to(name);
         let database = PrivatePostgres::start().database().await;
+        let urls: Vec<String> = doubles.iter().map(GeoServerDouble::url).collect();
+        let geoserver = given.unwrap_or_else(|| [urls.join(","), "admin".to_owned(), "geoserver".to_owned()]);
         let world = Self {
-            sshd: Sshd::start().await,
-            files: tempfile::tempdir().unwrap(),
+            sshd,
+            files,
             next_job: AtomicI64::new(1),
             settings: std::sync::Mutex::default(),
+            geoserver: geoserver.clone(),
             master,
             database,
             doubles,
             clone,
         };
-        let urls: Vec<String> = world.doubles.iter().map(GeoServerDouble::url).collect();
-        let [url, username, password] =
-            given.unwrap_or_else(|| [urls.join(","), "admin".to_owned(), "geoserver".to_owned()]);
+        let [url, username, password] = geoserver;
         for (name, value) in [
             ("GEOSERVER_URL", url),
             ("GEOSERVER_USERNAME", username),
@@ -141,7 +172,9 @@ impl World {
             let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('$', "\\$");
             let _ = writeln!(text, "{name}=\"{value}\"");
         }
-        fs::write(self.clone.join(".env"), text).unwrap();
+        let file = self.clone.join(".env");
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     }
 
     /// Writes the hooks that an operator installs.
@@ -258,6 +291,20 @@ impl World {
 
     pub(crate) fn commit(&self, message: &str) -> Revision {
         self.master.commit(message)
+    }
+
+    /// The first GeoServer's catalog, real or simulated.
+    pub(crate) fn rest(&self) -> Rest {
+        let [url, username, password] = &self.geoserver;
+        Rest::new(url.split(',').next().unwrap(), username, password)
+    }
+
+    /// A workspace's name: with a real GeoServer one that no other test uses.
+    pub(crate) fn workspace(&self, name: &str) -> String {
+        if !self.doubles.is_empty() {
+            return name.to_owned();
+        }
+        format!("{name}_{}_{}", std::process::id(), self.database.name())
     }
 
     /// The first simulated GeoServer.
@@ -402,6 +449,7 @@ impl Layer {
 
 /// An SLD 1.0 document that draws points, lines and areas in one colour.
 pub(crate) fn sld(name: &str, colour: &str) -> String {
+    let name = name.replace('&', "&amp;");
     format!(
         r##"<?xml version="1.0" encoding="UTF-8"?>
 <StyledLayerDescriptor version="1.0.0" xmlns="http://www.opengis.net/sld" xmlns:ogc="http://www.opengis.net/ogc" xmlns:xlink="http://www.w3.org/1999/xlink" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">

@@ -1,0 +1,207 @@
+//! Where files come from, old documents, and kinds that are for later.
+
+use borg_slave::state_repo::Vcs;
+
+use super::*;
+use crate::support::sshd::Sshd;
+use crate::support::world::sld;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slave_feeds_another_slave() {
+    let first = World::start(Vcs::Hg).await;
+    first.set("KEEP_CACHED_FILES", "true");
+    let open = Layer::new("w", "roads").style("night", "#000000");
+    let staff = Layer::new("w", "tracks").auth_level(1).dump(|dump| dump.tar());
+    let secret = Layer::new("s", "owners").auth_level(2);
+    let second = first.another_slave("second").await;
+    for layer in [&open, &staff, &secret] {
+        first.publish(layer).await;
+    }
+    first.commit("layers");
+    first.pull().succeeded();
+    let mut kept: Vec<_> = fs::read_dir(cache(&first))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    kept.sort();
+    let expected = [
+        "s.owners.db",
+        "s.owners.meta.json",
+        "s.owners.sld",
+        "w.roads.db",
+        "w.roads.meta.json",
+        "w.roads.night.sld",
+        "w.roads.sld",
+        "w.tracks.meta.json",
+        "w.tracks.sld",
+        "w.tracks.tar",
+    ];
+    assert_eq!(kept, expected);
+
+    // The master is out of reach of the second one; it takes only what staff may see.
+    fs::rename(first.download(), first.master.beside("unmounted")).unwrap();
+    second.set("SYNC_SERVER", &format!("{}@127.0.0.1", Sshd::user()));
+    second.set("SYNC_PATH", cache(&first).to_str().unwrap());
+    second.pull().succeeded();
+    is_state(&second, &open, "succeeded");
+    is_state(&second, &staff, "succeeded");
+    is_state(&second, &secret, "filtered");
+    assert_eq!(count(&second, "w", "tracks").await, 10);
+    assert_eq!(second.geoserver().styles("w"), ["roads", "roads.night", "tracks"]);
+    assert!(second.geoserver().layer("s", "owners").is_none());
+    assert_eq!(files_below(&cache(&second)), Vec::<PathBuf>::new());
+    fs::rename(first.master.beside("unmounted"), first.download()).unwrap();
+
+    // What is behind there comes from the master.
+    let newer = open.rows(20);
+    first.publish(&newer).await;
+    first.commit("newer");
+    second.pull().succeeded();
+    assert_eq!(count(&second, "w", "roads").await, 20);
+
+    // A removed layer's files go as well.
+    first.pull().succeeded();
+    first.remove(&newer);
+    first.commit("remove roads");
+    first.pull().succeeded();
+    second.pull().succeeded();
+    let left = files_below(&cache(&first));
+    assert!(!left.iter().any(|path| path.to_string_lossy().contains("roads")), "{left:?}");
+    assert!(second.geoserver().layer("w", "roads").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mounted_and_local_files_are_read_in_place() {
+    let world = World::start(Vcs::Hg).await;
+    // Nobody answers there: whatever asks for SSH fails.
+    world.set("BORG_SSH", "/bin/false");
+    world.set("SHARE_LAYER_DATA", "true");
+    let shared = Layer::new("w", "shared");
+    let published = world.publish(&shared).await;
+    world.commit("shared");
+    world.pull().succeeded();
+    assert_eq!(count(&world, "w", "shared").await, 10);
+    assert!(published.dump.exists() && published.meta.exists(), "the files are the master's");
+    assert_eq!(files_below(&cache(&world)), Vec::<PathBuf>::new());
+
+    world.set("SHARE_LAYER_DATA", "false");
+    let local = Layer::new("w", "local");
+    let published = world.publish(&local).await;
+    // Paths without a host, also in the metadata.
+    let user = format!("{}@127.0.0.1:", Sshd::user());
+    let metadata = fs::read_to_string(&published.meta).unwrap().replace(&user, "");
+    fs::write(&published.meta, metadata).unwrap();
+    let path = world.master.path().join(local.job_file());
+    let mut document: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    document["meta"] = world.reference(&published.meta);
+    fs::write(path, document.to_string().replace(&user, "")).unwrap();
+    world.commit("local");
+    world.pull().succeeded();
+    assert_eq!(count(&world, "w", "local").await, 10);
+    assert!(published.dump.exists() && published.meta.exists());
+    assert_eq!(files_below(&cache(&world)), Vec::<PathBuf>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_of_all_generations_are_read() {
+    let world = World::any(Vcs::Hg).await;
+    let workspace = world.workspace("old");
+    let layer = |name: &str| Layer::new(&workspace, name);
+    let whole = |published: &crate::support::world::Published| -> Value {
+        serde_json::from_slice(&fs::read(&published.meta).unwrap()).unwrap()
+    };
+    let write = |layer: &Layer, document: &Value| {
+        world.master.write(layer.job_file(), document.to_string());
+    };
+
+    // Before 2016-02-17: paths and checksums beside each other.
+    let first = layer("first");
+    let published = world.publish(&first).await;
+    let mut document = whole(&published);
+    let data = world.reference(&published.dump);
+    let style = published.dump.with_extension("sld");
+    fs::write(&style, sld("first", "#123456")).unwrap();
+    let style = world.reference(&style);
+    let fields = document.as_object_mut().unwrap();
+    fields.remove("styles");
+    fields.remove("default_style");
+    fields.insert("job_id".into(), json!(3));
+    fields.insert("dump_path".into(), data["file"].clone());
+    fields.insert("data_md5".into(), data["md5"].clone());
+    fields.insert("style_path".into(), style["file"].clone());
+    fields.insert("style_md5".into(), style["md5"].clone());
+    write(&first, &document);
+
+    // Before 2016-03-18: everything in the job file.
+    let second = layer("second").style("night", "#000000");
+    let published = world.publish(&second).await;
+    let mut document = whole(&published);
+    document["job_id"] = json!("4");
+    document["data"] = world.reference(&published.dump);
+    write(&second, &document);
+
+    // Today's.
+    let third = layer("third");
+    world.publish(&third).await;
+    world.commit("three generations");
+    world.pull().succeeded();
+    for layer in [&first, &second, &third] {
+        assert_eq!(count(&world, &workspace, &layer.name).await, 10);
+        let seen = world.rest().layer(&workspace, &layer.name).await.unwrap();
+        assert_eq!(seen.title, layer.title);
+        assert_eq!(seen.default_style, Some(format!("{workspace}:{}", layer.name)));
+    }
+    assert_eq!(world.rest().styles(&workspace).await, ["first", "second", "second.night", "third"]);
+
+    // Before 2017-11-27 a removal was the publish document with another action; its metadata may have been
+    // replaced since, or be gone.
+    for (layer, gone) in [(&first, false), (&second, false), (&third, true)] {
+        let path = world.master.path().join(layer.job_file());
+        let mut document: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        document["action"] = json!("remove");
+        if let Some(meta) = document["meta"]["file"].as_str().map(str::to_owned) {
+            let file = meta.split_once(':').unwrap().1;
+            if gone { fs::remove_file(file).unwrap() } else { fs::write(file, "{}").unwrap() }
+        }
+        write(layer, &document);
+    }
+    world.commit("remove them");
+    world.pull().succeeded();
+    assert_eq!(world.rest().layers(&workspace).await, Vec::<String>::new());
+    assert_eq!(world.rest().styles(&workspace).await, Vec::<String>::new());
+    assert_eq!(relations(&world, &[&workspace]).await, BTreeMap::new());
+    // To delete the removal asks for nothing.
+    world.remove(&first);
+    world.commit("tidy up");
+    world.pull().succeeded();
+    if world.doubles.is_empty() {
+        world.rest().drop_workspace(&workspace).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kinds_of_a_later_version_wait_and_do_not_hinder() {
+    let world = World::start(Vcs::Git).await;
+    let roads = Layer::new("w", "roads");
+    world.publish(&roads).await;
+    let group = json!({
+        "name": "all", "workspace": "w", "title": "All", "abstract": "", "srs": "EPSG:4326",
+        "layers": [{ "type": "publish", "name": "roads", "workspace": "w" }], "dependent_groups": [],
+    });
+    world.master.write("geoserver/layergroups/w.all.json", group.to_string());
+    world.master.write("geoserver/layers.properties", "mode=CHALLENGE\n*.*.r=*\n");
+    world.master.write("geoserver/unheard/of.json", "{}");
+    world.master.write("elsewhere/layers/w.other.json", "{}");
+    world.commit("a group");
+    world.pull().succeeded();
+    let all = status(&world);
+    assert_eq!(all.len(), 3, "{:?}", all.keys());
+    is_state(&world, &roads, "succeeded");
+    for file in ["geoserver/layergroups/w.all.json", "geoserver/layers.properties"] {
+        assert_eq!(all[file]["state"], json!("waiting"));
+        assert!(all[file]["message"].as_str().unwrap().contains("later"), "{:#}", all[file]);
+    }
+    world.slave(&["sync"]).succeeded();
+    assert_eq!(status(&world)["geoserver/layers.properties"]["attempts"], json!(1));
+}
