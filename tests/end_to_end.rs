@@ -15,8 +15,9 @@ mod chain;
 mod commands;
 mod failures;
 mod filters;
-mod heads;
+
 mod git;
+mod heads;
 mod targets;
 
 async fn count(world: &World, schema: &str, relation: &str) -> i64 {

@@ -234,8 +234,8 @@ impl Ctx<'_> {
                 Step::RemoveTable,
                 None,
                 Box::pin(async {
-                    let end = if database.remove(&table).await? { StepEnd::Done } else { StepEnd::Unchanged };
-                    Ok(((), end, None))
+                    let removed = self.remove_table(database, &table).await?;
+                    Ok(((), if removed { StepEnd::Done } else { StepEnd::Unchanged }, None))
                 }),
             )
             .await?;
@@ -243,6 +243,22 @@ impl Ctx<'_> {
         // Nobody is to take from here what is gone, so also where files are kept for others.
         self.discard_leftovers(&job.workspace, &job.name, job.styles.iter());
         Ok(JobEnd::Succeeded(None))
+    }
+
+    /// Removes view and table, once the other jobs of the pass no longer need them.
+    async fn remove_table(&self, database: &Database, table: &Table) -> Result<bool> {
+        let removals = &self.run.removals;
+        loop {
+            let ended = removals.ended();
+            match database.remove(table).await {
+                Err(error) if error.kind() == ErrorKind::Database => {
+                    if !removals.worth_another_try(ended).await {
+                        return Err(error);
+                    }
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Removes files of the layer from the cache that this run had no use for: an earlier one was

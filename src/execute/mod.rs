@@ -10,6 +10,7 @@ mod facts;
 mod feature;
 mod geoserver;
 mod metadata;
+mod removals;
 mod schemas;
 mod shared;
 mod tables;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::events::{Event, JobEnd, Note, Step, StepEnd};
 pub use self::facts::Facts;
 pub use self::metadata::complete;
+use self::removals::Removals;
 use self::shared::Shared;
 use self::tables::Tables;
 use crate::error::{Error, ErrorKind, Result};
@@ -104,9 +106,11 @@ pub async fn execute(
 ) {
     let count = plan.jobs.len();
     let ended: Vec<watch::Sender<bool>> = (0..count).map(|_| watch::Sender::new(false)).collect();
+    let free = plan.jobs.iter().filter(|job| job.after.is_empty()).count();
     let run = Arc::new(Run {
         restores: Semaphore::new(parts.choices.parallel_restores.max(1)),
         tables: Tables::new(count),
+        removals: Removals::new(free),
         database_steps: Shared::new(),
         geoserver_steps: Shared::new(),
         access: tokio::sync::Mutex::new(HashMap::new()),
@@ -158,6 +162,7 @@ struct Run {
     stop: CancellationToken,
     restores: Semaphore,
     tables: Tables,
+    removals: Removals,
     /// Steps in the database, by what they make.
     database_steps: Shared<String, ()>,
     /// Steps in a GeoServer, by target and what they make.
@@ -201,6 +206,7 @@ impl Run {
         if let Some(ended) = self.ended.get(job) {
             ended.send_replace(true);
         }
+        self.removals.ends();
     }
 
     async fn job(&self, index: usize, job: PlannedJob) {
@@ -212,6 +218,9 @@ impl Run {
             if let Some(ended) = self.ended.get(earlier) {
                 let _ = ended.subscribe().wait_for(|ended| *ended).await;
             }
+        }
+        if !job.after.is_empty() {
+            self.removals.begins();
         }
         let ctx = Ctx { run: self, job: index, file: &job.file };
         let work = async {
