@@ -19,6 +19,7 @@ mod filters;
 mod git;
 mod heads;
 mod targets;
+mod twenty_layers;
 
 async fn count(world: &World, schema: &str, relation: &str) -> i64 {
     let relation = format!("\"{schema}\".\"{}\"", relation.replace('"', "\"\""));
