@@ -11,5 +11,6 @@ mod geoserver_client;
 mod geoserver_double;
 mod journal;
 mod postgres;
+mod robustness;
 mod state_repo;
 mod transfer;
