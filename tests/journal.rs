@@ -316,11 +316,12 @@ fn the_selection_lists_what_is_asked_for() {
     journal.begin_job(&job("e", "aaaa")).unwrap();
     apply(&journal, "f", "aaaa", State::Succeeded);
     journal.forget(Forget::Files(&["f".to_owned()])).unwrap();
+    apply(&journal, "g", "aaaa", State::Waiting);
     let mut unfinished: Vec<_> =
         journal.unfinished().unwrap().into_iter().map(|(file, known)| (file, known.state)).collect();
     unfinished.sort_by(|one, other| one.0.cmp(&other.0));
-    let expected = [State::Failed, State::Interrupted, State::Running, State::Forgotten];
-    assert_eq!(unfinished, ["c", "d", "e", "f"].map(str::to_owned).into_iter().zip(expected).collect::<Vec<_>>());
+    let expected = [State::Failed, State::Interrupted, State::Running, State::Forgotten, State::Waiting];
+    assert_eq!(unfinished, ["c", "d", "e", "f", "g"].map(str::to_owned).into_iter().zip(expected).collect::<Vec<_>>());
     let wanted = ["b".to_owned(), "c".to_owned(), "it's \"unknown\"".to_owned()];
     let found = journal.jobs(Selection { which: Which::Failed, files: &wanted }).unwrap();
     assert_eq!(found.iter().map(|job| job.job_file.as_str()).collect::<Vec<_>>(), ["c"]);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::steps::{self, StepRecord};
 use super::{Durability, Journal, Moment, words};
@@ -192,40 +192,64 @@ impl Journal {
     /// [`ErrorKind::Io`] or [`ErrorKind::Busy`] when the journal cannot be written.
     pub fn begin_job(&self, job: &NewJob<'_>) -> Result<Begun> {
         let mut inner = self.lock();
-        let (known, same) = inner
-            .connection
-            .query_row(
-                "select content_md5 = ?2 and action = ?3 from job where job_file = ?1",
-                params![job.job_file, job.content_md5, job.action],
-                |row| Ok((true, row.get(0)?)),
-            )
-            .optional()
-            .map(|found| found.unwrap_or((false, false)))
+        let (known, same) = known_and_same(&inner.connection, job)
             .map_err(|source| super::sqlite_error(&self.path, "cannot read the journal", source))?;
         let durability = if known && !same { Durability::PowerLoss } else { Durability::Kill };
+        self.write_locked(&mut inner, durability, |transaction| self.begin(transaction, job, same))
+    }
+
+    /// As [`Journal::begin_job`], for jobs that begin at the same time: one transaction, and one flush
+    /// of the disk if any of them supersedes an outcome of other content.
+    ///
+    /// # Errors
+    ///
+    /// As [`Journal::begin_job`].
+    pub fn begin_jobs(&self, jobs: &[NewJob<'_>]) -> Result<()> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let mut inner = self.lock();
+        let mut supersedes = false;
+        let same: Vec<bool> = jobs
+            .iter()
+            .map(|job| {
+                let (known, same) = known_and_same(&inner.connection, job)?;
+                supersedes |= known && !same;
+                Ok(same)
+            })
+            .collect::<rusqlite::Result<_>>()
+            .map_err(|source| super::sqlite_error(&self.path, "cannot read the journal", source))?;
+        let durability = if supersedes { Durability::PowerLoss } else { Durability::Kill };
         self.write_locked(&mut inner, durability, |transaction| {
-            let (id, attempts): (i64, u32) = transaction.query_row(
-                include_str!("sql/begin-job.sql"),
-                params![
-                    job.job_file,
-                    job.kind,
-                    job.action,
-                    job.content_md5,
-                    job.revision,
-                    job.job_id,
-                    job.job_batch_id,
-                    Moment::now(),
-                    self.current_run(),
-                ],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )?;
-            if same {
-                steps::keep_succeeded(transaction, id)?;
-            } else {
-                steps::drop_all(transaction, id)?;
+            for (job, same) in jobs.iter().zip(same) {
+                self.begin(transaction, job, same)?;
             }
-            Ok(Begun { attempts, previous: steps::of_job(transaction, id)? })
+            Ok(())
         })
+    }
+
+    fn begin(&self, transaction: &Transaction<'_>, job: &NewJob<'_>, same: bool) -> rusqlite::Result<Begun> {
+        let mut begin = transaction.prepare(include_str!("sql/begin-job.sql"))?;
+        let (id, attempts): (i64, u32) = begin.query_row(
+            params![
+                job.job_file,
+                job.kind,
+                job.action,
+                job.content_md5,
+                job.revision,
+                job.job_id,
+                job.job_batch_id,
+                Moment::now(),
+                self.current_run(),
+            ],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        if same {
+            steps::keep_succeeded(transaction, id)?;
+        } else {
+            steps::drop_all(transaction, id)?;
+        }
+        Ok(Begun { attempts, previous: steps::of_job(transaction, id)? })
     }
 
     /// Saves how a job that was begun ended. Durable.
@@ -246,6 +270,9 @@ impl Journal {
     pub fn finish_jobs(&self, ends: &[(&str, &JobOutcome)]) -> Result<()> {
         for (job_file, outcome) in ends {
             check_end(job_file, outcome.state)?;
+        }
+        if ends.is_empty() {
+            return Ok(());
         }
         let unknown = self.write(Durability::PowerLoss, |transaction| {
             let now = Moment::now();
@@ -366,8 +393,9 @@ impl Journal {
     }
 
     /// The part of the [digest](Journal::digest) that has to be tried again whatever has changed:
-    /// failed, interrupted, forgotten and, before [`Journal::start_run`], running jobs. It costs
-    /// nothing when there are none, however many jobs are known.
+    /// failed, interrupted, forgotten and, before [`Journal::start_run`], running jobs, and those that
+    /// wait for a version that applies them. It costs nothing when there are none, however many jobs
+    /// are known.
     ///
     /// # Errors
     ///
@@ -375,7 +403,7 @@ impl Journal {
     pub fn unfinished(&self) -> Result<HashMap<String, Known>> {
         self.known(
             "select job_file, content_md5, action, state from job \
-             where state in ('running', 'failed', 'interrupted', 'forgotten')",
+             where state in ('running', 'failed', 'interrupted', 'forgotten', 'waiting')",
         )
     }
 
@@ -396,6 +424,15 @@ impl Journal {
     fn current_run(&self) -> Option<i64> {
         Some(self.run.load(Ordering::Relaxed)).filter(|&run| run != 0)
     }
+}
+
+/// Whether the file is known, and with this very content and action.
+fn known_and_same(connection: &Connection, job: &NewJob<'_>) -> rusqlite::Result<(bool, bool)> {
+    connection
+        .prepare("select content_md5 = ?2 and action = ?3 from job where job_file = ?1")?
+        .query_row(params![job.job_file, job.content_md5, job.action], |row| Ok((true, row.get(0)?)))
+        .optional()
+        .map(|found| found.unwrap_or((false, false)))
 }
 
 fn check_end(job_file: &str, state: State) -> Result<()> {

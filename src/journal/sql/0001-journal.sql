@@ -32,7 +32,7 @@ create table job (
 ) strict;
 
 -- The few jobs that have to be tried again, among the many that need nothing.
-create index job_unfinished on job (state) where state in ('running', 'failed', 'interrupted', 'forgotten');
+create index job_unfinished on job (state) where state in ('running', 'failed', 'interrupted', 'forgotten', 'waiting');
 
 -- The steps of the latest attempt, those that succeeded in earlier attempts at the same content included.
 -- target is the empty string for a step that has none: null would not be unique in the key.
