@@ -23,6 +23,9 @@ use super::version::Version;
 /// Longest wait for a TCP or TLS connection; a request may take longer.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
+/// After so many requests in a row that nobody answered, repetitions not counted, none is sent any more.
+const SILENCE: u64 = 2;
+
 /// What stays as it is in a path segment. A plus is encoded, because GeoServer reads it as a space.
 const SEGMENT: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -82,6 +85,10 @@ struct Inner {
     writes: AtomicU64,
     version: OnceCell<Version>,
     catalog: Mutex<Catalog>,
+    /// Requests in a row that nobody answered.
+    unanswered: AtomicU64,
+    /// Why nothing is sent any more, until [`GeoServer::forget`].
+    given_up: Mutex<Option<Error>>,
 }
 
 impl fmt::Debug for GeoServer {
@@ -100,6 +107,8 @@ pub(super) struct Writer<'a> {
 struct Lost {
     error: Error,
     again: bool,
+    /// Nobody answers there.
+    silent: bool,
 }
 
 impl GeoServer {
@@ -142,6 +151,8 @@ impl GeoServer {
                 writes: AtomicU64::new(0),
                 version: OnceCell::new(),
                 catalog: Mutex::default(),
+                unanswered: AtomicU64::new(0),
+                given_up: Mutex::default(),
             }),
         })
     }
@@ -164,6 +175,8 @@ impl GeoServer {
     /// Forgets what was read of the catalog. To be called between runs, when others may have changed it.
     pub async fn forget(&self) {
         *self.inner.catalog.lock().await = Catalog::default();
+        self.inner.unanswered.store(0, Ordering::Relaxed);
+        *self.inner.given_up.lock().await = None;
     }
 
     pub(super) fn known_version(&self) -> &OnceCell<Version> {
@@ -212,14 +225,26 @@ impl GeoServer {
             .with_factor(4.0)
             .with_max_times(2)
             .with_jitter();
-        (|| self.attempt(&method, &url, body.as_ref()))
+        if let Some(error) = &*self.inner.given_up.lock().await {
+            return Err(error.copy());
+        }
+        let outcome = (|| self.attempt(&method, &url, body.as_ref()))
             .retry(policy)
             .when(|lost: &Lost| lost.again)
             .notify(|lost: &Lost, pause: Duration| {
                 tracing::debug!(error = %lost.error.one_line(), ?pause, "request repeated");
             })
-            .await
-            .map_err(|lost| lost.error)
+            .await;
+        match &outcome {
+            Err(lost) if lost.silent => {
+                if self.inner.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= SILENCE {
+                    // A hundred jobs shall not wait for the time limit one after the other.
+                    *self.inner.given_up.lock().await = Some(lost.error.copy());
+                }
+            }
+            _ => self.inner.unanswered.store(0, Ordering::Relaxed),
+        }
+        outcome.map_err(|lost| lost.error)
     }
 
     async fn attempt(&self, method: &Method, url: &str, body: Option<&(&str, Vec<u8>)>) -> Result<Answer, Lost> {
@@ -235,7 +260,7 @@ impl GeoServer {
         if let Some((content_type, bytes)) = body {
             request = request.header(CONTENT_TYPE, *content_type).body(bytes.clone());
         }
-        let lost = |error: reqwest::Error| self.lost(method, url, error);
+        let lost = |error: reqwest::Error| self.lost(method, url, &error);
         let response = request.send().await.map_err(lost)?;
         let status = response.status();
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();
@@ -250,18 +275,20 @@ impl GeoServer {
                     .subject(self.name())
                     .hint("set GEOSERVER_USERNAME and GEOSERVER_PASSWORD to an administrator of this GeoServer"),
                 again: false,
+                silent: false,
             }),
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => Err(Lost {
                 error: Error::new(ErrorKind::Unreachable, format!("GeoServer is not ready: {status} is answered"))
                     .subject(format!("{method} {url}"))
                     .hint("GeoServer starts, or has failed to: its log and that of its servlet container tell"),
                 again: *method != Method::POST,
+                silent: false,
             }),
             _ => Ok(answer),
         }
     }
 
-    fn lost(&self, method: &Method, url: &str, error: reqwest::Error) -> Lost {
+    fn lost(&self, method: &Method, url: &str, error: &reqwest::Error) -> Lost {
         let refused = error.is_connect();
         let (message, hint) = if error.is_timeout() && !refused {
             (
@@ -282,12 +309,24 @@ impl GeoServer {
         };
         // A connection that was never made has carried nothing, so that even a POST can be repeated.
         let again = !error.is_timeout() && (refused || *method != Method::POST);
-        let error = Error::new(ErrorKind::Unreachable, message)
-            .subject(format!("{method} {url}"))
-            .hint(hint)
-            .source(error.without_url());
-        Lost { error, again }
+        let silent = error.is_timeout() || refused;
+        tracing::debug!(%method, url, silent, "no answer");
+        // Where nobody answers, the request does not matter: the message is the same for all.
+        let subject = if silent { self.name().to_owned() } else { format!("{method} {url}") };
+        let told = Error::new(ErrorKind::Unreachable, message).subject(subject).hint(hint);
+        // The message says so already.
+        let error = if error.is_timeout() && !refused { told } else { told.source(root(error)) };
+        Lost { error, again, silent }
     }
+}
+
+/// The innermost cause as text: what lies around it says only that something failed.
+fn root(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
 }
 
 fn without_credentials(url: &Url) -> Url {

@@ -34,7 +34,7 @@ pub(super) fn pool(error: PoolError, options: &ConnectOptions) -> Error {
 
 fn connecting(error: tokio_postgres::Error, database: String) -> Error {
     if let Some(db) = error.as_db_error() {
-        return server_side(db, "cannot connect").subject(database).source(error);
+        return server_side(db, "cannot connect").subject(database);
     }
     let text = chain(&error);
     if text.contains("does not support TLS") {
@@ -55,13 +55,13 @@ fn connecting(error: tokio_postgres::Error, database: String) -> Error {
             .source(error)
             .hint("set GEOSERVER_PGSQL_PASSWORD");
     }
-    Error::new(ErrorKind::Unreachable, "cannot connect").subject(database).source(error).hint(UNREACHABLE_HINT)
+    Error::new(ErrorKind::Unreachable, "cannot connect").subject(database).source(root(&error)).hint(UNREACHABLE_HINT)
 }
 
 /// A statement that failed while `what` was done to `subject`.
 pub(super) fn statement(error: tokio_postgres::Error, what: &str, subject: &str) -> Error {
     match error.as_db_error() {
-        Some(db) => server_side(db, what).subject(subject).source(error),
+        Some(db) => server_side(db, what).subject(subject),
         None if error.is_closed() || chain(&error).contains("connection") => {
             Error::new(ErrorKind::Unreachable, format!("{what}: the connection was lost"))
                 .subject(subject)
@@ -203,6 +203,15 @@ fn complaint(stderr: &str) -> String {
     }
     kept.truncate(6);
     kept.join("; ")
+}
+
+/// The innermost cause as text: what lies around it says only that something failed.
+fn root(error: &tokio_postgres::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
 }
 
 /// An error and its causes as text, to recognise what has no code.
