@@ -15,11 +15,13 @@ pub(super) struct Failure {
     pub(super) hint: Option<String>,
     /// What the program said.
     pub(super) detail: String,
+    /// The host, when it is the reason why all its files fail.
+    pub(super) host: Option<String>,
 }
 
 impl Failure {
     pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None, detail: String::new() }
+        Self { kind, message: message.into(), hint: None, detail: String::new(), host: None }
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -32,8 +34,9 @@ impl Failure {
         self
     }
 
-    /// The error about `subject`.
+    /// The error about `subject`, or about the host, where the file does not matter.
     pub(super) fn error(&self, subject: impl Into<String>) -> Error {
+        let subject = self.host.clone().unwrap_or_else(|| subject.into());
         let mut error = Error::new(self.kind, &self.message).subject(subject);
         if let Some(hint) = &self.hint {
             error = error.hint(hint);
@@ -53,6 +56,7 @@ impl From<Error> for Failure {
             },
             hint: error.hint_text().map(str::to_owned),
             detail,
+            host: None,
         }
     }
 }
@@ -121,7 +125,8 @@ pub(super) fn ssh_failure(stderr: &str) -> Option<Failure> {
             Failure::new(ErrorKind::Denied, "the host's key is not known here, and the SSH command asks for known hosts only")
                 .hint("connect once by hand as the user that runs borg-slave and compare the fingerprint, or add StrictHostKeyChecking=accept-new to BORG_SSH")
         };
-        return Some(failure.detail(excerpt(stderr)));
+        let offending = stderr.lines().find(|line| line.starts_with("Offending ")).map(str::to_owned);
+        return Some(failure.detail(offending.unwrap_or_else(|| excerpt(stderr))));
     }
     let refused_login = stderr.lines().any(|line| {
         line.split_once("Permission denied (")
@@ -194,7 +199,7 @@ fn about_file(line: &str) -> Option<(String, Failure)> {
     }
     let (name, reason) = rest.rsplit_once("\" failed: ").or_else(|| rest.rsplit_once("\": "))?;
     let failure = if reason.contains("(2)") || reason.contains("(20)") {
-        missing()
+        return Some((unescape(name), missing()));
     } else if reason.contains("(13)") || reason.contains("(1)") {
         Failure::new(ErrorKind::Denied, "the other side's user may not read the file")
             .hint("give the user that BORG_SSH logs in as the right to read it, and to enter its directories")
@@ -232,7 +237,10 @@ pub(super) fn unescape(text: &str) -> String {
 
 /// The lines worth showing: without ssh's frame of `@` and rsync's own last words.
 fn excerpt(stderr: &str) -> String {
-    let said = |line: &&str| !line.trim().is_empty() && !line.starts_with('@') && !line.starts_with("rsync error:");
+    let said = |line: &&str| {
+        let noise = ["@", "rsync error:", "Warning: Permanently added"];
+        !line.trim().is_empty() && !noise.iter().any(|noise| line.starts_with(noise))
+    };
     let lines: Vec<&str> = stderr.lines().filter(said).collect();
     let from = lines.len().saturating_sub(6);
     let text = lines[from..].join("; ");

@@ -156,7 +156,7 @@ impl Batch {
             }
             let delay = if failure.kind.retry() == Retry::Soon && attempt < TRIES { delays.next() } else { None };
             let Some(delay) = delay else {
-                self.items.fail_all(&failure);
+                self.items.fail_all(&failure, &self.peer);
                 break;
             };
             tracing::warn!(
@@ -167,7 +167,7 @@ impl Batch {
             permit = None;
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
-                () = self.stop.cancelled() => { self.items.fail_all(&stopped()); break; }
+                () = self.stop.cancelled() => { self.items.fail_all(&stopped(), &self.peer); break; }
             }
             permit = Arc::clone(&self.engine.slots).acquire_owned().await.ok();
         }

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::cache::partial_of;
 use super::complaint::{Failure, each_file, local};
 use super::copy::Step;
+use super::location::Peer;
 use super::{Progress, ProgressFn};
 use crate::error::{ErrorKind, Result};
 
@@ -169,7 +170,11 @@ impl Waiting {
         }
     }
 
-    pub(super) fn fail_all(&mut self, failure: &Failure) {
+    pub(super) fn fail_all(&mut self, failure: &Failure, peer: &Peer) {
+        let mut failure = failure.clone();
+        if matches!(failure.kind, ErrorKind::Unreachable | ErrorKind::Denied) {
+            failure.host = Some(peer.to_string());
+        }
         for (_, items) in self.items.drain() {
             for item in items {
                 let _ = item.reply.send(Err(failure.clone()));
