@@ -14,6 +14,9 @@ use crate::journal::{JobOutcome, Journal, Known, NewJob, RunOutcome, RunSummary,
 use crate::plan::{self, Again, Candidate, Plan};
 use crate::state_repo::{ChangeKind, Revision, StateRepo};
 
+/// How many events are taken together at most.
+const EVENTS_AT_ONCE: usize = 1024;
+
 /// What a pass is asked to do.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
@@ -133,16 +136,20 @@ pub async fn prepare(
             "nothing is known to be applied yet: only the new changesets are; `borg-slave sync --from null` applies what was in the clone before"
         );
     }
-    let known = journal.map(Journal::digest).transpose()?.unwrap_or_default();
+    let touched = journal.map(Journal::touched_since_cursor).transpose()?.unwrap_or_default();
+    let applied_is_gone = noted.is_some() && cursor.is_none();
+    // Where nothing has changed, only what is unfinished matters, however many jobs are known.
+    let nothing_new = request.files.is_empty() && from == to && touched.is_empty() && !applied_is_gone;
+    let known = match journal {
+        Some(journal) if nothing_new => journal.unfinished()?,
+        Some(journal) => journal.digest()?,
+        None => HashMap::new(),
+    };
     let (candidates, again) = if request.files.is_empty() {
         let mut candidates = changed_files(settings, repository, &from, &to).await?;
         let mut more = left_over(settings, &known, request.retry_failed, &candidates);
-        let in_doubt = match journal {
-            // The changesets that were applied are gone again: any job may be of one of them.
-            Some(_) if noted.is_some() && cursor.is_none() => known.keys().cloned().collect(),
-            Some(journal) => journal.touched_since_cursor()?,
-            None => Vec::new(),
-        };
+        // The changesets that were applied are gone again: any job may be of one of them.
+        let in_doubt = if applied_is_gone { known.keys().cloned().collect() } else { touched };
         let in_range: HashSet<&str> = candidates.iter().map(|candidate| candidate.file.path.as_str()).collect();
         more.extend(in_doubt.into_iter().filter(|path| !in_range.contains(path.as_str())));
         candidates.extend(named_again(settings, repository, journal, &to, &more).await?);
@@ -158,7 +165,7 @@ pub async fn prepare(
         }
     }
     let whole = request.files.is_empty() && settings.include.is_empty();
-    let moves_cursor = whole && (request.from.is_none() || cursor.is_none());
+    let moves_cursor = whole && (request.from.is_none() || cursor.is_none()) && cursor.as_ref() != Some(&to);
     Ok(Prepared { from, to, plan, moves_cursor })
 }
 
@@ -198,35 +205,44 @@ pub async fn run(
     watcher.begins(&prepared);
     let Prepared { from, to, plan, moves_cursor } = prepared;
     if !plan.jobs.is_empty() {
+        // What can be refused is refused before anything is written down.
+        let parts = crate::wire::parts(settings, watcher.transfers(), stop)?;
+        let again = !request.files.is_empty();
+        let background = background(settings, repository, journal, &to, &plan, again).await?;
         if moves_cursor && request.begin.as_ref() == Some(&from) && journal.cursor()?.is_none() && !from.is_null() {
             // Git keeps the commits even if a job fails: the next run starts where this one does.
             journal.set_cursor(from.as_str())?;
         }
-        let again = !request.files.is_empty();
-        let background = background(settings, repository, journal, &to, &plan, again).await?;
-        let parts = crate::wire::parts(settings, watcher.transfers(), stop)?;
         let run = journal.start_run(&request.trigger, Some(from.as_str()), Some(to.as_str()))?;
         let ledger: Vec<Entry> = plan.jobs.iter().map(Entry::of).collect();
         let (sender, mut receiver) = mpsc::unbounded_channel();
         let executing = tokio::spawn(execute::execute(plan, parts, background, sender, stop.clone()));
         let mut written = Ok(());
-        while let Some(Note { event, written: waiting }) = receiver.recv().await {
-            let job = job_of(&event).and_then(|job| ledger.get(job));
-            watcher.sees(job.map(|job| job.job_file.as_str()), &event);
-            match write_down(journal, job, &event) {
-                Ok(()) => {
+        let mut notes: Vec<Note> = Vec::new();
+        // What happened at the same time shares the flushes of the disk.
+        while receiver.recv_many(&mut notes, EVENTS_AT_ONCE).await > 0 {
+            for Note { event, .. } in &notes {
+                let job = job_of(event).and_then(|job| ledger.get(job));
+                watcher.sees(job.map(|job| job.job_file.as_str()), event);
+            }
+            let outcome = write_down(journal, &ledger, &notes);
+            let is_written = outcome.is_ok();
+            if let Err(error) = outcome
+                && written.is_ok()
+            {
+                // Work that nobody can remember is pointless; what runs comes to a safe point.
+                stop.cancel();
+                written = Err(error);
+            }
+            for Note { event, written: waiting } in notes.drain(..) {
+                if is_written {
                     // Who has given up waiting needs no answer.
                     let _ = waiting.map(|waiting| waiting.send(()));
                 }
-                Err(error) if written.is_ok() => {
-                    // Work that nobody can remember is pointless; what runs comes to a safe point.
-                    stop.cancel();
-                    written = Err(error);
+                if let Event::JobEnded { job, end } = event {
+                    let job_file = ledger.get(job).map(|job| job.job_file.clone()).unwrap_or_default();
+                    count(&mut summary, job_file, end);
                 }
-                Err(_) => {}
-            }
-            if let Event::JobEnded { end, .. } = event {
-                count(&mut summary, job.map(|job| job.job_file.clone()).unwrap_or_default(), end);
             }
         }
         if let Err(panic) = executing.await {
@@ -321,8 +337,9 @@ fn left_over(
     known
         .iter()
         .filter(|(path, known)| match known.state {
-            State::Running | State::Interrupted | State::Failed => retry_failed,
-            State::Forgotten => true,
+            // A run that retried an old job may have been killed: no new change would bring it up again.
+            State::Running | State::Interrupted | State::Forgotten => true,
+            State::Failed => retry_failed,
             State::Waiting => {
                 job::classify(path, &settings.channels).is_some_and(|file| execute::applies(file.kind))
             }
@@ -509,15 +526,35 @@ fn job_of(event: &Event) -> Option<usize> {
     match event {
         Event::JobStarted { job }
         | Event::StepStarted { job, .. }
+        | Event::StepProgress { job, .. }
         | Event::StepEnded { job, .. }
         | Event::JobEnded { job, .. } => Some(*job),
         Event::Fact { .. } => None,
     }
 }
 
-fn write_down(journal: &Journal, job: Option<&Entry>, event: &Event) -> Result<()> {
+/// Writes down what happened: beginnings first and ends last, each of the two in one transaction,
+/// and what lies between in its order.
+fn write_down(journal: &Journal, ledger: &[Entry], notes: &[Note]) -> Result<()> {
+    let events = || notes.iter().map(|note| &note.event);
+    let begun = events().filter_map(|event| match event {
+        Event::JobStarted { job } => ledger.get(*job).map(Entry::new_job),
+        _ => None,
+    });
+    journal.begin_jobs(&begun.collect::<Vec<_>>())?;
+    for event in events() {
+        write_step(journal, job_of(event).and_then(|job| ledger.get(job)), event)?;
+    }
+    let ended = events().filter_map(|event| match event {
+        Event::JobEnded { job, end } => Some((ledger.get(*job)?.job_file.as_str(), outcome(end))),
+        _ => None,
+    });
+    let ended: Vec<_> = ended.collect();
+    journal.finish_jobs(&ended.iter().map(|(job_file, outcome)| (*job_file, outcome)).collect::<Vec<_>>())
+}
+
+fn write_step(journal: &Journal, job: Option<&Entry>, event: &Event) -> Result<()> {
     match (event, job) {
-        (Event::JobStarted { .. }, Some(job)) => journal.begin_job(&job.new_job()).map(|_| ()),
         (Event::StepEnded { step, target, end, message, started, took, .. }, Some(job)) => {
             let record = StepRecord {
                 step: step.as_str().to_owned(),
@@ -533,23 +570,20 @@ fn write_down(journal: &Journal, job: Option<&Entry>, event: &Event) -> Result<(
             };
             journal.record_step(&job.job_file, &record)
         }
-        (Event::JobEnded { end, .. }, Some(job)) => {
-            let plain =
-                |state, message: Option<&String>| JobOutcome { message: message.cloned(), ..JobOutcome::plain(state) };
-            let outcome = match end {
-                JobEnd::Succeeded(message) => plain(State::Succeeded, message.as_ref()),
-                JobEnd::Filtered(reason) => plain(State::Filtered, Some(reason)),
-                JobEnd::Waiting(reason) => plain(State::Waiting, Some(reason)),
-                JobEnd::Failed(error) if error.kind() == ErrorKind::Stopped => {
-                    JobOutcome::because(State::Interrupted, error)
-                }
-                JobEnd::Failed(error) => JobOutcome::because(State::Failed, error),
-            };
-            journal.finish_job(&job.job_file, &outcome)
-        }
         (Event::Fact { target, key, value: Some(value) }, _) => journal.set_marker(target, key, value),
         (Event::Fact { target, key, value: None }, _) => journal.clear_marker(target, key),
-        (Event::StepStarted { .. }, _) | (_, None) => Ok(()),
+        _ => Ok(()),
+    }
+}
+
+fn outcome(end: &JobEnd) -> JobOutcome {
+    let plain = |state, message: Option<&String>| JobOutcome { message: message.cloned(), ..JobOutcome::plain(state) };
+    match end {
+        JobEnd::Succeeded(message) => plain(State::Succeeded, message.as_ref()),
+        JobEnd::Filtered(reason) => plain(State::Filtered, Some(reason)),
+        JobEnd::Waiting(reason) => plain(State::Waiting, Some(reason)),
+        JobEnd::Failed(error) if error.kind() == ErrorKind::Stopped => JobOutcome::because(State::Interrupted, error),
+        JobEnd::Failed(error) => JobOutcome::because(State::Failed, error),
     }
 }
 

@@ -65,6 +65,14 @@ impl<'a> MakeWriter<'a> for LogWriter {
     }
 }
 
+/// Whether standard error takes colours: a terminal, and `NO_COLOR` (<https://no-color.org>) is not set.
+#[must_use]
+pub fn is_coloured() -> bool {
+    std::io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
 /// Starts logging; `RUST_LOG` overrides the level.
 ///
 /// # Errors
@@ -80,7 +88,7 @@ pub fn start(format: LogFormat, debug: bool, progress_is_drawn: bool) -> Result<
     let writer = LogWriter::default();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(writer.clone());
     match format {
-        LogFormat::Plain => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Plain => builder.with_ansi(is_coloured()).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     }
     .context(ErrorKind::Bug, "logging was started twice")?;

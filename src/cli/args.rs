@@ -67,8 +67,14 @@ pub enum Command {
     )]
     Status(StatusArgs),
     /// Tries everything that the settings name and says what to mend
+    #[command(
+        after_help = "Examples:\n  borg-slave check                     a line for each thing; exit status 1 when one does not work\n  borg-slave check | grep PROBLEM -A1  only what to mend"
+    )]
     Check,
     /// Says which jobs the filters take, and why not
+    #[command(
+        after_help = "Examples:\n  borg-slave filter                    every job file of the tip\n  borg-slave filter geoserver/layers/cadastre.roads.json\n  FEATURE_FILTER='job.auth_level < 2' borg-slave filter    tries another filter"
+    )]
     Filter {
         /// Job files, as paths in the repository [default: all of the tip]
         #[arg(value_name = "JOB_FILE")]
@@ -149,6 +155,9 @@ pub struct StatusArgs {
 #[derive(Debug, Subcommand)]
 pub enum StatusAction {
     /// Forgets what is known of jobs, so that they run afresh
+    #[command(
+        after_help = "Examples:\n  borg-slave status forget geoserver/layers/cadastre.roads.json\n  borg-slave status forget --failed    every failed job; `borg-slave sync` then runs them"
+    )]
     Forget {
         /// Job files, as paths in the repository
         #[arg(value_name = "JOB_FILE", required_unless_present = "failed")]

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Session, exit, print, sync};
+use super::{Session, exit, print, say, sync};
 use crate::error::{Error, ErrorKind, Result, io_error};
 use crate::geoserver::GeoServer;
 use crate::job::{self, Parsed};
+use crate::postgres::Versions;
 use crate::process::Cmd;
 use crate::state_repo::{StateRepo, Vcs};
 use crate::sync::Request;
@@ -16,29 +17,38 @@ use crate::transfer::Location;
 /// How long a probe of a program or a remote side may take.
 const PROBE_LIMIT: Duration = Duration::from_secs(30);
 
-/// Collects the lines: what was tried, and how it went.
+/// Prints a line for each thing that was tried, as soon as it is known: some take their time.
 #[derive(Default)]
 struct Report {
-    text: String,
     problems: usize,
+    unwritten: Option<Error>,
 }
 
 impl Report {
     fn line(&mut self, what: &str, outcome: Result<String>) {
         match outcome {
-            Ok(found) => self.text.push_str(&format!("ok       {what}: {found}\n")),
+            Ok(found) => self.put("ok", what, &found),
             Err(error) => {
                 self.problems += 1;
-                self.text.push_str(&format!("PROBLEM  {what}: {}\n", error.one_line()));
-                if let Some(hint) = error.hint_text() {
-                    self.text.push_str(&format!("         {hint}\n"));
-                }
+                let hint = error.hint_text().map(|hint| format!("\n         Hint: {hint}")).unwrap_or_default();
+                self.put("PROBLEM", what, &format!("{}{hint}", error.one_line()));
             }
         }
     }
 
     fn left_out(&mut self, what: &str, why: &str) {
-        self.text.push_str(&format!("left out {what}: {why}\n"));
+        self.put("left out", what, why);
+    }
+
+    /// What works today but wants attention.
+    fn note(&mut self, what: &str, about: &str) {
+        self.put("note", what, about);
+    }
+
+    fn put(&mut self, word: &str, what: &str, about: &str) {
+        if let Err(error) = print(&format!("{word:<8} {what}: {about}\n")) {
+            self.unwritten.get_or_insert(error);
+        }
     }
 }
 
@@ -58,7 +68,9 @@ pub(super) async fn run(session: &Session) -> Result<u8> {
         Ok(mut repository) => {
             let outcome = repository_line(session, &mut repository, &mut hosts).await;
             report.line("state repository", outcome);
+            let vcs = repository.vcs();
             repository.close().await;
+            upstream_line(session, vcs, &mut report).await;
         }
         Err(error) => report.line("state repository", Err(error)),
     }
@@ -78,20 +90,58 @@ pub(super) async fn run(session: &Session) -> Result<u8> {
         report.left_out("GeoServer", "SKIP_GS is set");
     } else {
         for server in crate::wire::geoservers(settings)? {
-            report.line(&format!("GeoServer {}", server.name()), geoserver_line(&server).await);
+            report.line("GeoServer", geoserver_line(&server).await);
         }
     }
     if settings.master.is_none() {
         report.left_out("master's database", "MASTER_PGSQL_HOST is not set, nothing is reported");
     }
-    print(&report.text)?;
+    if let Some(error) = report.unwritten {
+        return Err(error);
+    }
+    let plural = if report.problems == 1 { "1 problem" } else { &format!("{} problems", report.problems) };
+    say(if report.problems == 0 { "All that was tried works." } else { plural });
     Ok(if report.problems == 0 { exit::APPLIED } else { exit::FAILED })
 }
 
 fn writable(dir: &Path) -> Result<String> {
     std::fs::create_dir_all(dir).map_err(|source| io_error(dir, "cannot make the directory", source))?;
     tempfile::tempfile_in(dir).map_err(|source| io_error(dir, "cannot write into the directory", source))?;
-    Ok(format!("{} can be written", dir.display()))
+    let space = rustix::fs::statvfs(dir).map(|about| about.f_bavail.saturating_mul(about.f_frsize));
+    let free = space.map(|bytes| format!(", {} free", indicatif::HumanBytes(bytes))).unwrap_or_default();
+    Ok(format!("{} can be written{free}", dir.display()))
+}
+
+/// Asks the repository that the clone pulls from whether it answers.
+async fn upstream_line(session: &Session, vcs: Vcs, report: &mut Report) {
+    let settings = &session.settings;
+    let ssh = shell_words::join(&settings.state_ssh);
+    let root = &settings.state_repository_root;
+    let (has, ask) = match vcs {
+        Vcs::Hg => (
+            Cmd::new("hg").args(["paths", "-q", "default"]),
+            Cmd::new("hg").args(["identify", "--id", "--config"]).arg(format!("ui.ssh={ssh}")).arg("default"),
+        ),
+        Vcs::Git => (
+            Cmd::new("git").args(["remote", "get-url", "origin"]),
+            Cmd::new("git").args(["ls-remote", "--quiet", "origin", "HEAD"]).env("GIT_SSH_COMMAND", ssh),
+        ),
+    };
+    let what = "the repository it pulls from";
+    if !has.cwd(root).time_limit(PROBE_LIMIT).run().await.is_ok_and(|has| has.status.success()) {
+        report.left_out(what, "none is set in the clone: others push to it");
+        return;
+    }
+    let ask = ask.cwd(root).env("HGPLAIN", "1").env("GIT_TERMINAL_PROMPT", "0").time_limit(PROBE_LIMIT);
+    let outcome = async {
+        ask.run().await?.success().map_err(|error| {
+            error.hint(match vcs {
+                Vcs::Hg => "try `hg incoming` in the clone; [paths] in .hg/hgrc names the repository, BORG_SSH the way",
+                Vcs::Git => "try `git fetch` in the clone; `git remote -v` names the repository, BORG_SSH the way",
+            })
+        })
+    };
+    report.line(what, outcome.await.map(|_| "answers".to_owned()));
 }
 
 /// Reads the tip and collects the hosts that its job files take files from.
@@ -156,21 +206,25 @@ async fn database_lines(session: &Session, report: &mut Report) {
         return;
     }
     let settings = &session.settings.database;
-    let what = format!("database {} on {}:{}", settings.database, settings.host, settings.port);
+    let place = format!("{} on {}:{}", settings.database, settings.host, settings.port);
     let outcome = async {
         let database = crate::wire::database(&session.settings, &session.stop)?;
         let versions = database.preflight().await?;
-        for warning in versions.warnings() {
-            tracing::warn!("{warning}");
-        }
         database.check_rights().await?;
-        let postgis = versions.postgis.as_deref().unwrap_or("not there yet, it will be made");
-        Ok(format!("PostgreSQL {}, PostGIS {postgis}, pg_restore {}", versions.server, versions.pg_restore))
+        Ok(versions)
     };
-    report.line(&what, outcome.await);
+    let outcome = outcome.await;
+    for warning in outcome.as_ref().map(Versions::warnings).unwrap_or_default() {
+        report.note("pg_restore", &warning);
+    }
+    let found = outcome.map(|versions| {
+        let postgis = versions.postgis.as_deref().unwrap_or("not there yet, it will be made");
+        format!("{place} has PostgreSQL {}, PostGIS {postgis}, the rights suffice", versions.server)
+    });
+    report.line("database", found);
 }
 
 async fn geoserver_line(server: &GeoServer) -> Result<String> {
     let version = server.version().await?;
-    Ok(format!("version {version}, the login is an administrator's"))
+    Ok(format!("{} has version {version}, the login is an administrator's", server.name()))
 }

@@ -19,7 +19,8 @@ pub(super) const TERMINATED: u8 = 143;
 #[must_use]
 pub(super) fn of(error: &Error) -> u8 {
     match error.kind() {
-        ErrorKind::Usage | ErrorKind::Settings => USAGE,
+        // A filter that fails on a job fails that job; one that ends a command does not compile.
+        ErrorKind::Usage | ErrorKind::Settings | ErrorKind::Filter => USAGE,
         _ => FAILED,
     }
 }

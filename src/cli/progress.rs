@@ -1,17 +1,67 @@
 //! A pass as the operator sees it: a bar and a line per job on a terminal, log lines elsewhere.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use anstyle::{AnsiColor, Style};
+use indicatif::{HumanBytes, HumanCount, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 
 use super::{Session, say, table};
+use crate::error::Error;
 use crate::execute::{Event, JobEnd, StepEnd};
 use crate::sync::{Prepared, Summary, Watcher};
-use crate::telemetry::LogWriter;
+use crate::telemetry::{LogFormat, LogWriter, is_coloured};
+use crate::transfer::Progress;
+
+/// How often the log tells how a long restore goes.
+const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The watcher that fits where standard error goes.
 pub(super) fn watcher(session: &Session) -> Box<dyn Watcher> {
-    if session.draws { Box::new(Terminal::new(session.log.clone())) } else { Box::new(Log) }
+    if session.draws {
+        Box::new(Terminal::new(session.log.clone()))
+    } else if session.global.log_format == LogFormat::Json {
+        Box::new(JsonLog)
+    } else {
+        Box::new(Log::default())
+    }
+}
+
+/// The reasons that were told already, with the job that met each of them first.
+#[derive(Default)]
+struct Told(HashMap<String, String>);
+
+impl Told {
+    /// Notes the reason of `job_file`'s failure; answers who failed for the same reason before.
+    fn before(&mut self, job_file: &str, error: &Error) -> Option<&str> {
+        let reason = table::reason(job_file, error);
+        let mut is_new = false;
+        let first = self.0.entry(reason).or_insert_with(|| {
+            is_new = true;
+            job_file.to_owned()
+        });
+        (!is_new).then_some(first.as_str())
+    }
+}
+
+/// How fast rows are loaded, by job.
+#[derive(Default)]
+struct Restores(HashMap<usize, Instant>);
+
+impl Restores {
+    /// What there is to say about a restore that has come to `rows`.
+    fn text(&mut self, job: usize, rows: u64) -> String {
+        let began = *self.0.entry(job).or_insert_with(Instant::now);
+        let rate = rate(rows, began.elapsed());
+        let speed = rate.map(|rate| format!(", {} rows/s", HumanCount(rate))).unwrap_or_default();
+        format!("{} rows{speed}", HumanCount(rows))
+    }
+}
+
+/// Rows in a second; nothing in the first moments, when it would mislead.
+fn rate(rows: u64, took: Duration) -> Option<u64> {
+    (took >= Duration::from_secs(1))
+        .then(|| rows.saturating_mul(1000) / u64::try_from(took.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Draws on a terminal.
@@ -19,19 +69,45 @@ struct Terminal {
     log: LogWriter,
     display: MultiProgress,
     bar: ProgressBar,
-    began: Instant,
+    told: Told,
+    restores: Restores,
+    coloured: bool,
 }
 
 impl Terminal {
     fn new(log: LogWriter) -> Self {
         let display = MultiProgress::new();
         let bar = display.add(ProgressBar::hidden());
-        Self { log, display, bar, began: Instant::now() }
+        Self { log, display, bar, told: Told::default(), restores: Restores::default(), coloured: is_coloured() }
     }
 
     fn line(&self, text: &str) {
         // A terminal that is gone does not stop a pass.
         let _ = self.display.println(text);
+    }
+
+    /// A word at the beginning of a line, in its colour where colours are wanted.
+    fn word(&self, word: &str, colour: AnsiColor) -> String {
+        let style = if self.coloured { Style::new().fg_color(Some(colour.into())) } else { Style::new() };
+        format!("{style}{word:<9}{style:#}")
+    }
+
+    fn finished(&mut self, job_file: &str, end: &JobEnd) -> String {
+        match end {
+            JobEnd::Succeeded(None) => format!("  {} {job_file}", self.word("ok", AnsiColor::Green)),
+            JobEnd::Succeeded(Some(message)) => {
+                format!("  {} {job_file}  ({message})", self.word("ok", AnsiColor::Green))
+            }
+            JobEnd::Filtered(reason) => format!("  {} {job_file}  ({reason})", self.word("filtered", AnsiColor::Cyan)),
+            JobEnd::Waiting(reason) => format!("  {} {job_file}  ({reason})", self.word("later", AnsiColor::Cyan)),
+            JobEnd::Failed(error) => {
+                let word = self.word("FAILED", AnsiColor::Red);
+                match self.told.before(job_file, error) {
+                    Some(first) => format!("  {word} {job_file}  (as {})", stem(first)),
+                    None => format!("  {word} {job_file}\n            {}", table::reason(job_file, error)),
+                }
+            }
+        }
     }
 }
 
@@ -43,19 +119,29 @@ impl Watcher for Terminal {
         }
         self.log.draw_above(Some(self.display.clone()));
         self.bar = self.display.add(ProgressBar::new(u64::try_from(jobs).unwrap_or(u64::MAX)));
-        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} jobs  {elapsed}  {msg}") {
+        // The message is cut where the line ends: a bar that wraps leaves its old lines behind.
+        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} jobs  {elapsed}  {wide_msg}") {
             self.bar.set_style(style);
         }
         self.bar.enable_steady_tick(Duration::from_millis(200));
-        self.began = Instant::now();
     }
 
     fn sees(&mut self, job_file: Option<&str>, event: &Event) {
         let Some(job_file) = job_file else { return };
         match event {
-            Event::StepStarted { step, .. } => self.bar.set_message(format!("{step}: {}", stem(job_file))),
+            Event::StepStarted { job, step, .. } => {
+                if *step == crate::execute::Step::Restore {
+                    self.restores.0.insert(*job, Instant::now());
+                }
+                self.bar.set_message(format!("{step}: {}", stem(job_file)));
+            }
+            Event::StepProgress { job, step, rows } => {
+                let text = self.restores.text(*job, *rows);
+                self.bar.set_message(format!("{step}: {}: {text}", stem(job_file)));
+            }
             Event::JobEnded { end, .. } => {
-                self.line(&finished(job_file, end));
+                let line = self.finished(job_file, end);
+                self.line(&line);
                 self.bar.inc(1);
             }
             _ => {}
@@ -64,7 +150,7 @@ impl Watcher for Terminal {
 
     fn transfers(&mut self) -> Option<crate::wire::Meter> {
         let bar = self.bar.clone();
-        Some(std::sync::Arc::new(move |progress: crate::transfer::Progress| {
+        Some(std::sync::Arc::new(move |progress: Progress| {
             bar.set_message(received(&progress));
         }))
     }
@@ -76,42 +162,80 @@ impl Watcher for Terminal {
     }
 }
 
-/// Writes log lines.
-struct Log;
+/// Writes log lines for people: each reason in full once while the pass runs, and at its end.
+#[derive(Default)]
+struct Log {
+    told: Told,
+    restores: Restores,
+    spoken: HashMap<usize, Instant>,
+}
 
 impl Watcher for Log {
     fn begins(&mut self, prepared: &Prepared) {
-        let jobs = prepared.plan.jobs.len();
-        if jobs > 0 {
-            tracing::info!(from = %prepared.from, to = %prepared.to, jobs, done_before = prepared.plan.done.len(), "the pass begins");
-        }
+        log_beginning(prepared);
     }
 
     fn sees(&mut self, job_file: Option<&str>, event: &Event) {
         let Some(job_file) = job_file else { return };
         match event {
-            Event::StepEnded { step, target, end, message, took, .. } => {
-                let (target, message) = (target.as_deref().unwrap_or(""), message.as_deref().unwrap_or(""));
-                let took_ms = took.as_millis();
-                if *end == StepEnd::Failed {
-                    tracing::warn!(job = job_file, %step, target, took_ms, message, "step failed");
-                } else {
-                    tracing::debug!(job = job_file, %step, target, took_ms, message, "step ended");
+            Event::StepStarted { job, step: crate::execute::Step::Restore, .. } => {
+                self.restores.0.insert(*job, Instant::now());
+                self.spoken.insert(*job, Instant::now());
+            }
+            Event::StepProgress { job, step, rows } => {
+                let last = self.spoken.entry(*job).or_insert_with(Instant::now);
+                if last.elapsed() >= LOG_INTERVAL {
+                    *last = Instant::now();
+                    tracing::info!("{job_file}: {step}: {}", self.restores.text(*job, *rows));
                 }
             }
+            Event::StepEnded { .. } => log_step(job_file, event),
+            Event::JobEnded { end: JobEnd::Failed(error), .. } => match self.told.before(job_file, error) {
+                Some(first) => tracing::error!("{job_file} failed as {first} did"),
+                None => tracing::error!("{job_file} failed: {}", table::reason(job_file, error)),
+            },
             Event::JobEnded { end, .. } => match end {
-                JobEnd::Succeeded(message) => {
-                    tracing::info!(job = job_file, message = message.as_deref().unwrap_or(""), "succeeded");
-                }
-                JobEnd::Filtered(reason) => tracing::info!(job = job_file, reason, "filtered out"),
-                JobEnd::Waiting(reason) => tracing::warn!(job = job_file, reason, "left for a later version"),
+                JobEnd::Succeeded(None) => tracing::info!("{job_file} succeeded"),
+                JobEnd::Succeeded(Some(message)) => tracing::info!("{job_file} succeeded: {message}"),
+                JobEnd::Filtered(reason) => tracing::info!("{job_file} is filtered out: {reason}"),
+                JobEnd::Waiting(reason) => tracing::warn!("{job_file} is left for later: {reason}"),
+                JobEnd::Failed(_) => {}
+            },
+            _ => {}
+        }
+    }
+
+    fn ends(&mut self, summary: &Summary) {
+        log_end(summary);
+        for same in table::by_reason(&summary.failed) {
+            let reason = table::reason(same.jobs[0], same.error);
+            let sentences = [Some(reason), same.error.hint_text().map(|hint| format!("Hint: {hint}")), same.others()];
+            let text: Vec<String> =
+                sentences.into_iter().flatten().map(|text| text.trim_end_matches('.').to_owned()).collect();
+            tracing::error!("not applied: {}: {}", same.jobs[0], text.join(". "));
+        }
+    }
+}
+
+/// Writes log lines for programs: every job with its reason, as fields.
+struct JsonLog;
+
+impl Watcher for JsonLog {
+    fn begins(&mut self, prepared: &Prepared) {
+        log_beginning(prepared);
+    }
+
+    fn sees(&mut self, job_file: Option<&str>, event: &Event) {
+        let Some(job) = job_file else { return };
+        match event {
+            Event::StepEnded { .. } => log_step(job, event),
+            Event::JobEnded { end, .. } => match end {
+                JobEnd::Succeeded(None) => tracing::info!(job, "succeeded"),
+                JobEnd::Succeeded(Some(reason)) => tracing::info!(job, reason, "succeeded"),
+                JobEnd::Filtered(reason) => tracing::info!(job, reason, "filtered out"),
+                JobEnd::Waiting(reason) => tracing::warn!(job, reason, "left for a later version"),
                 JobEnd::Failed(error) => {
-                    tracing::error!(
-                        job = job_file,
-                        error = error.one_line(),
-                        hint = error.hint_text().unwrap_or(""),
-                        "failed"
-                    );
+                    tracing::error!(job, error = error.one_line(), hint = error.hint_text(), "failed");
                 }
             },
             _ => {}
@@ -119,55 +243,106 @@ impl Watcher for Log {
     }
 
     fn ends(&mut self, summary: &Summary) {
-        let failed = summary.failed.len();
-        if summary.succeeded + summary.filtered + summary.waiting + failed == 0 {
-            tracing::info!("nothing to do");
-            return;
-        }
-        tracing::info!(
-            succeeded = summary.succeeded,
-            done_before = summary.done_before,
-            filtered = summary.filtered,
-            left_for_later = summary.waiting,
-            failed,
-            took_ms = summary.took.as_millis(),
-            "the pass ended"
-        );
-        for (job_file, error) in &summary.failed {
-            tracing::error!(job = job_file, error = error.one_line(), "not applied");
-        }
+        log_end(summary);
     }
 }
 
+fn log_beginning(prepared: &Prepared) {
+    let jobs = prepared.plan.jobs.len();
+    if jobs > 0 {
+        let (from, to) = (table::short(prepared.from.as_str()), table::short(prepared.to.as_str()));
+        tracing::info!(from, to, jobs, done_before = prepared.plan.done.len(), "the pass begins");
+    }
+}
+
+fn log_step(job: &str, event: &Event) {
+    if let Event::StepEnded { step, target, end, message, took, .. } = event {
+        let (target, message) = (target.as_deref(), message.as_deref());
+        let (failed, took_ms) = (*end == StepEnd::Failed, took.as_millis());
+        // The job that fails with it is told in full.
+        tracing::debug!(job, %step, target, failed, took_ms, message, "step ended");
+    }
+}
+
+fn log_end(summary: &Summary) {
+    let failed = summary.failed.len();
+    if summary.succeeded + summary.filtered + summary.waiting + failed == 0 {
+        tracing::info!("nothing to do");
+        return;
+    }
+    tracing::info!(
+        succeeded = summary.succeeded,
+        done_before = summary.done_before,
+        filtered = summary.filtered,
+        left_for_later = summary.waiting,
+        failed,
+        took_ms = summary.took.as_millis(),
+        "the pass ended"
+    );
+}
+
 /// How far a transfer is: file, bytes, rate and time left.
-fn received(progress: &crate::transfer::Progress) -> String {
+fn received(progress: &Progress) -> String {
     let file = stem(&progress.file);
-    let bytes = indicatif::HumanBytes(progress.bytes);
+    let bytes = HumanBytes(progress.bytes);
     let mut text = match progress.total {
-        Some(total) => format!("{file}: {bytes} of {}", indicatif::HumanBytes(total)),
-        None => format!("{file}: {bytes}"),
+        Some(total) => format!("{}: {file}: {bytes} of {}", progress.what, HumanBytes(total)),
+        None => format!("{}: {file}: {bytes}", progress.what),
     };
     if let Some(rate) = progress.rate.filter(|rate| *rate > 0) {
-        text.push_str(&format!(", {}/s", indicatif::HumanBytes(rate)));
+        text.push_str(&format!(", {}/s", HumanBytes(rate)));
         if let Some(total) = progress.total {
             let left = total.saturating_sub(progress.bytes) / rate;
-            text.push_str(&format!(", {} left", indicatif::HumanDuration(Duration::from_secs(left))));
+            text.push_str(&format!(", {} left", HumanDuration(Duration::from_secs(left))));
         }
     }
     text
 }
 
-fn finished(job_file: &str, end: &JobEnd) -> String {
-    match end {
-        JobEnd::Succeeded(None) => format!("  ok        {job_file}"),
-        JobEnd::Succeeded(Some(message)) => format!("  ok        {job_file}  ({message})"),
-        JobEnd::Filtered(reason) => format!("  filtered  {job_file}  ({reason})"),
-        JobEnd::Waiting(reason) => format!("  later     {job_file}  ({reason})"),
-        JobEnd::Failed(error) => format!("  FAILED    {job_file}\n            {}", error.one_line()),
-    }
-}
-
 /// The part of a job file's path that people call it by.
 fn stem(job_file: &str) -> &str {
     job_file.rsplit('/').next().unwrap_or(job_file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn a_transfer_tells_bytes_rate_and_time_left() {
+        let progress = |total, rate| Progress {
+            what: "dump".into(),
+            file: "/var/borg/roads.db".into(),
+            bytes: 300 << 20,
+            total,
+            rate,
+        };
+        let lines = [
+            received(&progress(Some(1 << 30), Some(10 << 20))),
+            received(&progress(Some(1 << 30), None)),
+            received(&progress(None, Some(10 << 20))),
+        ];
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        dump: roads.db: 300.00 MiB of 1.00 GiB, 10.00 MiB/s, 72 seconds left
+        dump: roads.db: 300.00 MiB of 1.00 GiB
+        dump: roads.db: 300.00 MiB, 10.00 MiB/s
+        ");
+    }
+
+    #[test]
+    fn rows_are_told_with_a_rate_once_there_is_one() {
+        assert_eq!(rate(1_500_000, Duration::from_secs(3)), Some(500_000));
+        assert_eq!(rate(1_500_000, Duration::from_millis(10)), None);
+        assert_eq!(Restores::default().text(0, 1_234_567), "1,234,567 rows");
+    }
+
+    #[test]
+    fn a_reason_is_told_once() {
+        let mut told = Told::default();
+        let error = |text: &str| Error::new(ErrorKind::Unreachable, text);
+        assert_eq!(told.before("a", &error("down")), None);
+        assert_eq!(told.before("b", &error("down")), Some("a"));
+        assert_eq!(told.before("c", &error("full")), None);
+    }
 }

@@ -50,6 +50,8 @@ pub(super) async fn run(session: &Session, args: &SyncArgs) -> Result<u8> {
 
 /// Prepares and runs one pass; the caller holds the lock.
 pub(super) async fn pass(session: &Session, repository: &mut StateRepo, request: &Request) -> Result<Summary> {
+    // A filter that does not compile is told now, and not when the next change comes.
+    crate::wire::filters(&session.settings)?;
     let journal = Journal::open(&session.settings.sync_status_path)?;
     let prepared = sync::prepare(&session.settings, repository, Some(&journal), request).await?;
     let mut watcher = progress::watcher(session);

@@ -1,13 +1,18 @@
 //! Tables and lists as text: the plan, the summary, the status.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
+use crate::error::Error;
 use crate::journal::{JobRecord, State, StepOutcome};
 use crate::plan::{Plan, Work};
 use crate::sync::{Prepared, Summary};
 
 /// The first digits of a hash, as people read it.
 const SHORT: usize = 12;
+
+/// How many jobs are named that failed for the same reason as another.
+const NAMED: usize = 5;
 
 pub(super) fn short(revision: &str) -> &str {
     revision.get(..SHORT).unwrap_or(revision)
@@ -33,13 +38,16 @@ pub(super) fn plan(prepared: &Prepared) -> String {
 }
 
 fn counts(plan: &Plan) -> String {
-    let plural = |count: usize| if count == 1 { "1 job".to_owned() } else { format!("{count} jobs") };
     match (plan.jobs.len(), plan.done.len()) {
         (0, 0) => "nothing to do".into(),
         (0, done) => format!("nothing to do, {} done already", plural(done)),
         (jobs, 0) => format!("{} to do", plural(jobs)),
         (jobs, done) => format!("{} to do, {done} done already", plural(jobs)),
     }
+}
+
+fn plural(count: usize) -> String {
+    if count == 1 { "1 job".to_owned() } else { format!("{count} jobs") }
 }
 
 /// The table at the end of a pass, the failed jobs last.
@@ -61,24 +69,78 @@ pub(super) fn summary(summary: &Summary) -> String {
     let mut text = format!("Finished in {:.1} s\n{text}", summary.took.as_secs_f64());
     if !summary.failed.is_empty() {
         text.push_str("Failed:\n");
-        for (job_file, error) in &summary.failed {
-            let _ = writeln!(text, "  {job_file}\n    {}", error.one_line());
-            if let Some(hint) = error.hint_text() {
+        for same in by_reason(&summary.failed) {
+            let _ = writeln!(text, "  {}\n    {}", same.jobs[0], reason(same.jobs[0], same.error));
+            if let Some(hint) = same.error.hint_text() {
                 let _ = writeln!(text, "    Hint: {hint}");
+            }
+            if let Some(others) = same.others() {
+                let _ = writeln!(text, "    {others}");
             }
         }
     }
     text
 }
 
+/// Jobs that failed for the same reason.
+pub(super) struct SameReason<'a> {
+    pub(super) error: &'a Error,
+    /// Never empty.
+    pub(super) jobs: Vec<&'a str>,
+}
+
+impl SameReason<'_> {
+    /// Which jobs it is the same for, besides the first; `None` when there are none.
+    pub(super) fn others(&self) -> Option<String> {
+        match &self.jobs[1..] {
+            [] => None,
+            [other] => Some(format!("The same for {other}")),
+            others if others.len() <= NAMED => {
+                Some(format!("The same for {} other jobs: {}", others.len(), others.join(", ")))
+            }
+            others => {
+                Some(format!("The same for {} other jobs; `borg-slave status --failed` names them", others.len()))
+            }
+        }
+    }
+}
+
+/// Why a job failed, on one line that does not begin with the job's own name.
+pub(super) fn reason(job_file: &str, error: &Error) -> String {
+    let line = error.one_line();
+    let own = line.strip_prefix(job_file).and_then(|rest| rest.strip_prefix(": "));
+    own.map(str::to_owned).unwrap_or(line)
+}
+
+/// The failed jobs, those that failed for the same reason together.
+pub(super) fn by_reason(failed: &[(String, Error)]) -> Vec<SameReason<'_>> {
+    let mut reasons: Vec<SameReason<'_>> = Vec::new();
+    let mut places = HashMap::new();
+    for (job_file, error) in failed {
+        let place = *places.entry((reason(job_file, error), error.hint_text())).or_insert(reasons.len());
+        match reasons.get_mut(place) {
+            Some(reason) => reason.jobs.push(job_file),
+            None => reasons.push(SameReason { error, jobs: vec![job_file] }),
+        }
+    }
+    reasons
+}
+
 /// One line a job.
 pub(super) fn jobs(records: &[JobRecord]) -> String {
     let mut text = String::new();
+    let mut before = None;
     for record in records {
         let when = record.finished.or(record.started).map_or_else(String::new, local_time);
         let _ = writeln!(text, "{:<12} {:<10} {:<19} {}", state(record.state), record.action, when, record.job_file);
+        let said = (record.state, record.message.as_deref(), record.hint.as_deref());
+        if before.replace(said) == Some(said) && record.message.is_some() {
+            let _ = writeln!(text, "{:13}the same", "");
+            continue;
+        }
         if let Some(message) = &record.message {
-            let _ = writeln!(text, "{:13}{message}", "");
+            let own = message.strip_prefix(record.job_file.as_str()).and_then(|rest| rest.strip_prefix(": "));
+            let _ = writeln!(text, "{:13}{}", "", own.unwrap_or(message));
         }
         if record.state == State::Failed
             && let Some(hint) = &record.hint
@@ -89,8 +151,8 @@ pub(super) fn jobs(records: &[JobRecord]) -> String {
     let count = |wanted: State| records.iter().filter(|record| record.state == wanted).count();
     let _ = writeln!(
         text,
-        "{} jobs: {} succeeded, {} failed, {} filtered out, {} left for later, {} unfinished",
-        records.len(),
+        "{}: {} succeeded, {} failed, {} filtered out, {} left for later, {} unfinished",
+        plural(records.len()),
         count(State::Succeeded),
         count(State::Failed),
         count(State::Filtered),
@@ -160,4 +222,43 @@ fn outcome(outcome: StepOutcome) -> &'static str {
 
 fn local_time(at: jiff::Timestamp) -> String {
     at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn what_keeps_many_jobs_from_being_applied_is_told_once() {
+        let down = || {
+            Error::new(ErrorKind::Unreachable, "cannot connect")
+                .subject("database gis at db:5432")
+                .source("Connection refused")
+                .hint("check that PostgreSQL runs")
+        };
+        let mut failed: Vec<_> = (0..100).map(|number| (format!("layers/ws.l{number}.json"), down())).collect();
+        failed.push(("layers/ws.bad.json".into(), Error::new(ErrorKind::Document, "`meta` is missing")));
+        for name in ["a", "b", "c"] {
+            failed.push((format!("layers/ws.{name}.json"), Error::new(ErrorKind::Io, "the disk is full")));
+        }
+        let summary = Summary { succeeded: 2, failed, took: Duration::from_millis(1234), ..Summary::default() };
+        insta::assert_snapshot!(super::summary(&summary), @r"
+        Finished in 1.2 s
+          succeeded             2
+          failed              104
+        Failed:
+          layers/ws.l0.json
+            database gis at db:5432: cannot connect: Connection refused
+            Hint: check that PostgreSQL runs
+            The same for 99 other jobs; `borg-slave status --failed` names them
+          layers/ws.bad.json
+            `meta` is missing
+          layers/ws.a.json
+            the disk is full
+            The same for 2 other jobs: layers/ws.b.json, layers/ws.c.json
+        ");
+    }
 }

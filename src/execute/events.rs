@@ -116,6 +116,15 @@ pub enum Event {
         /// The GeoServer it is for, if it is for one.
         target: Option<String>,
     },
+    /// A long step goes on; about once a second.
+    StepProgress {
+        /// Index in the plan.
+        job: usize,
+        /// Which step.
+        step: Step,
+        /// Rows loaded so far.
+        rows: u64,
+    },
     /// A step ended.
     StepEnded {
         /// Index in the plan.

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use super::geoserver::Published;
 use super::tables::{Loading, Voice};
-use super::{Ctx, JobEnd, Step, StepEnd, Stepped};
+use super::{Ctx, Event, JobEnd, Step, StepEnd, Stepped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Action, FeatureJob, FeatureRemoval, FileRef, StyleRef};
 use crate::name::{GeoName, PgIdent};
@@ -98,7 +98,8 @@ impl Ctx<'_> {
     async fn restore(&self, database: &Database, table: &Table, dump: &Fetched) -> Result<Stepped<Archive>> {
         let _one_of_few = self.run.restores.acquire().await.map_err(|_| super::stopped())?;
         let archive = Archive::inspect(&dump.path, table, &self.run.stop).await?.with_md5(dump.md5.to_string());
-        database.load(table, &archive, |_| {}).await?;
+        let progress = |rows| self.run.emit(Event::StepProgress { job: self.job, step: Step::Restore, rows });
+        database.load(table, &archive, progress).await?;
         Ok((archive, StepEnd::Done, None))
     }
 

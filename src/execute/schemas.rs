@@ -26,7 +26,9 @@ impl Ctx<'_> {
                 let steps = &self.run.database_steps;
                 steps
                     .once("extension".into(), async {
-                        database.preflight().await?;
+                        for warning in database.preflight().await?.warnings() {
+                            tracing::warn!("{warning}");
+                        }
                         database.ensure_extension().await
                     })
                     .await?;

@@ -16,6 +16,15 @@ const SHARED_ROLE: &str = "sso_access";
 
 const WHAT: &str = "cannot set the roles";
 
+/// Advice for who may not make the extension.
+const CREATE_EXTENSION_HINT: &str = "let a superuser run once in that database: create extension postgis";
+
+fn no_postgis(database: &str) -> Error {
+    Error::new(ErrorKind::Settings, "the database server has no PostGIS")
+        .subject(database)
+        .hint("install the PostGIS package on the database server (Debian: postgresql-<version>-postgis-3)")
+}
+
 /// Who may read the views of a schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Access {
@@ -55,6 +64,20 @@ impl Database {
         if !row.get::<_, bool>("may_create_roles") {
             return refuse("make roles", format!("as a superuser: alter role {} createrole", quote_ident(&user)));
         }
+        let row = self
+            .client()
+            .await?
+            .query_one(include_str!("sql/extension_state.sql"), &[])
+            .await
+            .map_err(failure::doing("cannot look for PostGIS", &database))?;
+        if !row.get::<_, bool>("installed") {
+            if !row.get::<_, bool>("available") {
+                return Err(no_postgis(&format!("database {database}")));
+            }
+            if !row.get::<_, bool>("may_create") {
+                return refuse("create the PostGIS extension", CREATE_EXTENSION_HINT.into());
+            }
+        }
         Ok(())
     }
 
@@ -77,19 +100,13 @@ impl Database {
             return Ok(());
         }
         if !row.get::<_, bool>(1) {
-            return Err(Error::new(ErrorKind::Settings, "the database server has no PostGIS")
-                .subject(database)
-                .hint("install the PostGIS package on the database server (Debian: postgresql-<version>-postgis-3)"));
+            return Err(no_postgis(&database));
         }
         // Dumps refer to the types as `public.geometry`.
         let made = tx.batch_execute("create extension if not exists postgis schema public").await;
         made.map_err(|error| {
             let error = failure::statement(error, what, &database);
-            if error.kind() == ErrorKind::Denied {
-                error.hint("let a superuser run once in that database: create extension postgis")
-            } else {
-                error
-            }
+            if error.kind() == ErrorKind::Denied { error.hint(CREATE_EXTENSION_HINT) } else { error }
         })?;
         tx.commit().await.map_err(failure::doing(what, &database))
     }

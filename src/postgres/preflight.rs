@@ -121,11 +121,7 @@ impl Database {
             }
         })?;
         let psql = self.tool("psql").await.ok();
-        let versions = Versions { server, server_num, postgis: row.get(2), pg_restore, psql };
-        for warning in versions.warnings() {
-            tracing::warn!("{warning}");
-        }
-        Ok(versions)
+        Ok(Versions { server, server_num, postgis: row.get(2), pg_restore, psql })
     }
 
     async fn tool(&self, program: &str) -> Result<ToolVersion> {
