@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a step that fails ends the test")]
 
+mod kills;
 mod processes;
 mod signals;
+mod snapshot;
 mod together;
 
 /// A number that the environment gives, to try a test longer or shorter.
