@@ -85,8 +85,10 @@ async fn demo() -> Result<bool> {
         }
     }
     outcome?;
-    play.stage.tell("\nEverything private is stopped and deleted.");
-    Ok(play.stage.end())
+    let Play { world, stage, .. } = play;
+    drop(world);
+    stage.tell("\nThe private services end now, and their files are deleted.");
+    Ok(stage.end())
 }
 
 struct Play {
@@ -99,12 +101,23 @@ struct Play {
 
 impl Play {
     async fn all(&mut self) -> Result<()> {
+        self.set_up().await?;
         self.first_publication().await?;
         self.republication().await?;
         self.failure().await?;
         self.mending().await?;
         self.removal().await?;
         self.wait_for_the_curious();
+        Ok(())
+    }
+
+    /// What an operator does once; its end is where the pulls begin.
+    async fn set_up(&mut self) -> Result<()> {
+        self.stage.scene("An operator has cloned the state repository and written .env; does everything work?");
+        let checked = self.stage.run("slave:", "borg-slave check", self.world.slave_command(&["check"])).await;
+        self.stage.expect(checked.succeeded, "everything that the settings name can be used");
+        let synced = self.stage.run("slave:", "borg-slave sync", self.world.slave_command(&["sync"])).await;
+        self.stage.expect(synced.succeeded, "the clone holds no job files yet, so there was nothing to do");
         Ok(())
     }
 
