@@ -5,10 +5,11 @@ use std::sync::PoisonError;
 
 use futures_util::future::join_all;
 
-use super::geoserver::Published;
+use super::geoserver::{Published, StyleFiles};
 use super::tables::{Loading, Voice};
 use super::{Ctx, Event, JobEnd, Step, StepEnd, Stepped};
 use crate::error::{Error, ErrorKind, Result};
+use crate::geoserver::GeoServer;
 use crate::job::{Action, FeatureJob, FeatureRemoval, FileRef, StyleRef};
 use crate::name::{GeoName, PgIdent};
 use crate::postgres::{Archive, Database, ForeignKey, Swapped, Table};
@@ -20,21 +21,20 @@ impl Ctx<'_> {
         let table = table(job);
         let mut fetched = Vec::new();
         let mut notes = Vec::new();
-        if job.action == Action::Publish
-            && job.sync_postgres_data
-            && let Some(database) = &self.run.parts.database
-        {
-            voice.loads((table.data_schema.to_string(), table.name.to_string()));
-            let schemas = [&table.schema, &table.data_schema, &table.outdated_schema];
-            self.schemas(database, schemas, job.access).await?;
-            fetched.extend(Box::pin(self.replace_table(database, job, &table, voice, &mut notes)).await?);
-        }
-        // Nobody has to wait for a table that this job does not touch.
-        voice.loads_nothing();
-        voice.ready();
-        voice.swapped();
-        if job.sync_geoserver_data {
-            fetched.extend(Box::pin(self.publish_on_geoservers(job, &table, &mut notes)).await?);
+        let servers: Vec<_> = if job.sync_geoserver_data {
+            self.run.parts.geoservers.iter().filter(|server| !self.is_finished(server.name())).collect()
+        } else {
+            Vec::new()
+        };
+        // The styles are asked for with the dump: so they travel with it, and not each by itself when
+        // its table is there.
+        let (data, styles) = tokio::join!(
+            Box::pin(self.publish_table(job, &table, voice, &mut notes)),
+            Box::pin(self.style_files(job, &servers))
+        );
+        fetched.extend(data?);
+        if !servers.is_empty() {
+            fetched.extend(Box::pin(self.publish_on_geoservers(job, &table, &servers, styles?, &mut notes)).await?);
         }
         if !self.run.parts.choices.keep_cached_files {
             for file in &fetched {
@@ -47,6 +47,31 @@ impl Ctx<'_> {
             self.discard_leftovers(&job.workspace, &job.name, job.styles.iter().map(StyleRef::geoserver_name));
         }
         Ok(JobEnd::Succeeded((!notes.is_empty()).then(|| notes.join("; "))))
+    }
+
+    /// The database's part, when the job has one; then says that the table can be referenced.
+    async fn publish_table(
+        &self,
+        job: &FeatureJob,
+        table: &Table,
+        voice: &mut Voice<'_>,
+        notes: &mut Vec<String>,
+    ) -> Result<Option<Fetched>> {
+        let mut fetched = None;
+        if job.action == Action::Publish
+            && job.sync_postgres_data
+            && let Some(database) = &self.run.parts.database
+        {
+            voice.loads((table.data_schema.to_string(), table.name.to_string()));
+            let schemas = [&table.schema, &table.data_schema, &table.outdated_schema];
+            self.schemas(database, schemas, job.access).await?;
+            fetched = Box::pin(self.replace_table(database, job, table, voice, notes)).await?;
+        }
+        // Nobody has to wait for a table that this job does not touch.
+        voice.loads_nothing();
+        voice.ready();
+        voice.swapped();
+        Ok(fetched)
     }
 
     /// Fetches the dump and replaces the table, unless this very content is published already.
@@ -187,18 +212,14 @@ impl Ctx<'_> {
         &self,
         job: &FeatureJob,
         table: &Table,
+        servers: &[&GeoServer],
+        styles: StyleFiles,
         notes: &mut Vec<String>,
     ) -> Result<Vec<Fetched>> {
-        let servers: Vec<_> =
-            self.run.parts.geoservers.iter().filter(|server| !self.is_finished(server.name())).collect();
-        if servers.is_empty() {
-            return Ok(Vec::new());
-        }
         let described = self.describe(job, table).await?;
         if let Some(warning) = &described.warning {
             notes.push(warning.clone());
         }
-        let styles = self.style_files(job, &servers).await?;
         let outcomes =
             join_all(servers.iter().map(|server| Box::pin(self.publish_on(server, job, &described, &styles)))).await;
         let mut failures = Vec::new();
