@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::script::{self, Statement, Token};
-use super::{Table, failure};
+use super::{Table, failure, programs};
 use crate::error::{Error, ErrorKind, Result, io_error};
 use crate::process::Cmd;
 
@@ -188,7 +188,7 @@ async fn pg_restore(
     stop: &CancellationToken,
     arguments: impl FnOnce(Cmd) -> Cmd,
 ) -> Result<String> {
-    let cmd = arguments(Cmd::new("pg_restore").arg(format.option()));
+    let cmd = arguments(Cmd::new(programs::pg_restore(stop).await).arg(format.option()));
     let finished = cmd.arg("--").arg(path).time_limit(LIST_LIMIT).stop(stop).run().await?;
     if finished.status.success() {
         Ok(finished.stdout_text())

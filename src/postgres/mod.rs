@@ -27,6 +27,7 @@ mod foreign_keys;
 mod inquire;
 mod lock;
 mod preflight;
+mod programs;
 mod remove;
 mod replace;
 mod restore;

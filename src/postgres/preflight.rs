@@ -34,7 +34,7 @@ impl fmt::Display for ToolVersion {
 
 impl ToolVersion {
     /// Reads what `pg_restore --version` prints: `pg_restore (PostgreSQL) 15.20 (Debian 15.20-0+deb12u1)`.
-    fn parse(printed: &str) -> Option<Self> {
+    pub(super) fn parse(printed: &str) -> Option<Self> {
         let number = printed.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
         let mut parts = number.split(|c: char| !c.is_ascii_digit()).map(str::parse);
         let major = parts.next()?.ok()?;

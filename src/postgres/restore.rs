@@ -6,7 +6,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 
 use super::connect::Database;
-use super::{Archive, Table, failure};
+use super::{Archive, Table, failure, programs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::Cmd;
 
@@ -48,7 +48,7 @@ impl Database {
         if checks_connection {
             options.push_str(" -c client_connection_check_interval=1000");
         }
-        let mut cmd = Cmd::new("pg_restore")
+        let mut cmd = Cmd::new(programs::pg_restore(&self.shared.stop).await)
             .args(["--no-owner", "--no-privileges", "--no-tablespaces", "--single-transaction", "--exit-on-error"])
             .args(["--no-password", archive.format_option()])
             .arg("-L")

@@ -1,0 +1,67 @@
+//! The client programs, past Debian's wrapper.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+use super::preflight::ToolVersion;
+use crate::process::Cmd;
+
+/// Where Debian's packages put the programs of each major version.
+const DEBIAN_VERSIONS: &str = "/usr/lib/postgresql";
+
+/// What Debian's `/usr/bin/pg_restore` is a link to (package postgresql-client-common).
+const DEBIAN_WRAPPER: &str = "pg_wrapper";
+
+/// How long a program may take to tell its version.
+const VERSION_LIMIT: Duration = Duration::from_secs(20);
+
+/// What to start as `pg_restore`.
+///
+/// Debian's is a Perl script that chooses a version; it takes longer than restoring a small table, and
+/// each dump needs three runs. So it is asked once, and what it chooses is started directly.
+pub(super) async fn pg_restore(stop: &CancellationToken) -> OsString {
+    static PROGRAM: OnceCell<OsString> = OnceCell::const_new();
+    let find = async || {
+        let on_path = std::env::var_os("PATH")?;
+        let program = std::env::split_paths(&on_path).map(|dir| dir.join("pg_restore")).find(|file| file.is_file())?;
+        if !is_wrapper(&program) {
+            return None;
+        }
+        let told = Cmd::new("pg_restore").arg("--version").time_limit(VERSION_LIMIT).stop(stop).run().await.ok()?;
+        let version = ToolVersion::parse(&told.success().ok()?.stdout_text())?;
+        chosen(Path::new(DEBIAN_VERSIONS), version.major).map(PathBuf::into_os_string)
+    };
+    PROGRAM.get_or_init(|| async { find().await.unwrap_or_else(|| "pg_restore".into()) }).await.clone()
+}
+
+fn is_wrapper(program: &Path) -> bool {
+    program.canonicalize().is_ok_and(|file| file.file_name().is_some_and(|name| name == DEBIAN_WRAPPER))
+}
+
+fn chosen(versions: &Path, major: u32) -> Option<PathBuf> {
+    let program = versions.join(major.to_string()).join("bin/pg_restore");
+    program.is_file().then_some(program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_wrapper_is_passed_by_and_only_for_a_program_that_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("pg_wrapper"), "").unwrap();
+        std::os::unix::fs::symlink(path("pg_wrapper"), path("pg_restore")).unwrap();
+        std::fs::create_dir_all(path("15/bin")).unwrap();
+        std::fs::write(path("15/bin/pg_restore"), "").unwrap();
+        assert!(is_wrapper(&path("pg_restore")));
+        assert!(!is_wrapper(&path("15/bin/pg_restore")));
+        assert_eq!(chosen(dir.path(), 15), Some(path("15/bin/pg_restore")));
+        assert_eq!(chosen(dir.path(), 16), None);
+    }
+}
