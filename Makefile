@@ -11,12 +11,15 @@ help:
 
 PREFIX ?= /usr/local
 
+# Where cargo builds when somebody has set another place.
+TARGET = $(or $(CARGO_TARGET_DIR),target)
+
 packages:
 	@scripts/debian-packages
 
 demo: packages
-	cargo build --quiet
-	cargo run --quiet --example demo
+	cargo build --quiet --bins --example demo
+	$(TARGET)/debug/examples/demo
 
 test: packages
 	cargo test
@@ -27,9 +30,8 @@ lint: packages
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 
 bench: packages
-	cargo build --quiet --release
 	cargo bench --bench first_sync
 
 install: packages
 	cargo build --release
-	install -D -m 0755 target/release/borg-slave $(DESTDIR)$(PREFIX)/bin/borg-slave
+	install -D -m 0755 $(TARGET)/release/borg-slave $(DESTDIR)$(PREFIX)/bin/borg-slave
