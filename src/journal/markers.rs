@@ -1,6 +1,5 @@
 //! The cursor, and small facts about what was pushed to a target.
 
-
 use rusqlite::{OptionalExtension, params};
 
 use super::{Durability, Journal};
