@@ -4,6 +4,7 @@
 
 mod kills;
 mod processes;
+mod readers;
 mod signals;
 mod snapshot;
 mod together;
