@@ -26,10 +26,11 @@ impl Ctx<'_> {
         } else {
             Vec::new()
         };
-        // The styles are asked for with the dump: so they travel with it, and not each by itself when
-        // its table is there.
+        // The styles are asked for in the moment in which the dump is: so they travel with it, and not
+        // each by itself when its table is there.
+        let dump = self.dump_to_load(job, &table).await?;
         let (data, styles) = tokio::join!(
-            Box::pin(self.publish_table(job, &table, voice, &mut notes)),
+            Box::pin(self.publish_table(job, &table, dump, voice, &mut notes)),
             Box::pin(self.style_files(job, &servers))
         );
         fetched.extend(data?);
@@ -49,11 +50,27 @@ impl Ctx<'_> {
         Ok(JobEnd::Succeeded((!notes.is_empty()).then(|| notes.join("; "))))
     }
 
+    /// The dump of a job that has one, unless this very content is published already.
+    async fn dump_to_load<'a>(&self, job: &'a FeatureJob, table: &Table) -> Result<Option<&'a FileRef>> {
+        let Some(database) = &self.run.parts.database else { return Ok(None) };
+        if job.action != Action::Publish || !job.sync_postgres_data {
+            return Ok(None);
+        }
+        let Some(data) = &job.data else {
+            return Err(Error::new(ErrorKind::Document, "the job names no dump").subject(&self.file.path).hint(
+                "publish the layer again on the master; `sync_postgres_data: false` is for layers without a table",
+            ));
+        };
+        let is_published = data.md5.is_some() && database.published_md5(table).await? == data.md5;
+        Ok((!is_published).then_some(data))
+    }
+
     /// The database's part, when the job has one; then says that the table can be referenced.
     async fn publish_table(
         &self,
         job: &FeatureJob,
         table: &Table,
+        dump: Option<&FileRef>,
         voice: &mut Voice<'_>,
         notes: &mut Vec<String>,
     ) -> Result<Option<Fetched>> {
@@ -64,8 +81,18 @@ impl Ctx<'_> {
         {
             voice.loads((table.data_schema.to_string(), table.name.to_string()));
             let schemas = [&table.schema, &table.data_schema, &table.outdated_schema];
-            self.schemas(database, schemas, job.access).await?;
-            fetched = Box::pin(self.replace_table(database, job, table, voice, notes)).await?;
+            let schemas = self.schemas(database, schemas, job.access);
+            fetched = match dump {
+                Some(dump) => {
+                    let ((), dump) = tokio::try_join!(Box::pin(schemas), Box::pin(self.dump(job, dump)))?;
+                    Box::pin(self.replace_table(database, job, table, &dump, voice, notes)).await?;
+                    Some(dump)
+                }
+                None => {
+                    Box::pin(schemas).await?;
+                    None
+                }
+            };
         }
         // Nobody has to wait for a table that this job does not touch.
         voice.loads_nothing();
@@ -74,34 +101,39 @@ impl Ctx<'_> {
         Ok(fetched)
     }
 
-    /// Fetches the dump and replaces the table, unless this very content is published already.
+    async fn dump(&self, job: &FeatureJob, file: &FileRef) -> Result<Fetched> {
+        let extension = file.file.rsplit_once('.').map_or("db", |(_, extension)| extension);
+        let name = CacheName::dump(job.workspace.as_str(), job.name.as_str(), extension)?;
+        self.step(
+            Step::Dump,
+            None,
+            Box::pin(async {
+                let fetched = super::metadata::fetch(&self.run.parts.transfer, file, name, "dump").await?;
+                let message = format!("{} bytes", fetched.bytes);
+                Ok((fetched, StepEnd::Done, Some(message)))
+            }),
+        )
+        .await
+    }
+
+    /// Replaces the table by what the dump holds.
     async fn replace_table(
         &self,
         database: &Database,
         job: &FeatureJob,
         table: &Table,
+        dump: &Fetched,
         voice: &mut Voice<'_>,
         notes: &mut Vec<String>,
-    ) -> Result<Option<Fetched>> {
-        let Some(data) = &job.data else {
-            return Err(Error::new(ErrorKind::Document, "the job names no dump").subject(&self.file.path).hint(
-                "publish the layer again on the master; `sync_postgres_data: false` is for layers without a table",
-            ));
-        };
-        if data.md5.is_some() && database.published_md5(table).await? == data.md5 {
-            voice.ready();
-            voice.swapped();
-            return Ok(None);
-        }
-        let dump = self.step(Step::Dump, None, Box::pin(self.dump(job, data))).await?;
-        let archive = self.step(Step::Restore, None, Box::pin(self.restore(database, table, &dump))).await?;
+    ) -> Result<()> {
+        let archive = self.step(Step::Restore, None, Box::pin(self.restore(database, table, dump))).await?;
         voice.ready();
         let published = async {
             if !archive.foreign_keys().is_empty() {
                 let make = Box::pin(self.foreign_keys(database, table, &archive));
                 notes.extend(self.step(Step::ForeignKeys, None, make).await?);
             }
-            let swap = Box::pin(self.swap(database, job, table, &dump, voice));
+            let swap = Box::pin(self.swap(database, job, table, dump, voice));
             self.step(Step::Swap, None, swap).await
         };
         if let Err(error) = published.await {
@@ -109,15 +141,7 @@ impl Ctx<'_> {
             database.release(table).await;
             return Err(error);
         }
-        Ok(Some(dump))
-    }
-
-    async fn dump(&self, job: &FeatureJob, data: &FileRef) -> Result<Stepped<Fetched>> {
-        let extension = data.file.rsplit_once('.').map_or("db", |(_, extension)| extension);
-        let name = CacheName::dump(job.workspace.as_str(), job.name.as_str(), extension)?;
-        let fetched = super::metadata::fetch(&self.run.parts.transfer, data, name, "dump").await?;
-        let message = format!("{} bytes", fetched.bytes);
-        Ok((fetched, StepEnd::Done, Some(message)))
+        Ok(())
     }
 
     async fn restore(&self, database: &Database, table: &Table, dump: &Fetched) -> Result<Stepped<Archive>> {
