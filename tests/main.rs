@@ -10,6 +10,7 @@ mod floors;
 mod geoserver_client;
 mod geoserver_double;
 mod journal;
+mod operator;
 mod postgres;
 mod robustness;
 mod state_repo;

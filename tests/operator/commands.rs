@@ -1,0 +1,191 @@
+//! What the commands print: help, `check`, `filter`, `status`, a pass as log, as JSON and on a terminal.
+
+use borg_slave::state_repo::Vcs;
+
+use super::look::{normal, normal_text};
+use crate::support::world::{Layer, Outcome, World, outcome};
+
+/// A clone that holds a good layer, a filtered one, and one whose dump is gone; nothing is applied.
+async fn mixed() -> World {
+    let world = World::start(Vcs::Hg).await;
+    world.set("FEATURE_FILTER", "job.auth_level < 2");
+    world.publish(&Layer::new("parks", "tracks")).await;
+    world.publish(&Layer::new("parks", "secret").auth_level(2)).await;
+    let gone = world.publish(&Layer::new("parks", "lost")).await;
+    std::fs::remove_file(gone.dump).unwrap();
+    world.publish_workspace("parks", 0);
+    world.commit("publish");
+    let arguments = ["hg", "pull", "--config", "hooks.pretxnchangegroup.borg="];
+    outcome(&mut world.master.command(&world.clone, arguments)).succeeded();
+    world
+}
+
+/// Lines in an order that does not depend on which job was faster: the middle, where jobs end, sorted.
+fn settled(text: &str, is_job: impl Fn(&str) -> bool) -> String {
+    let mut jobs: Vec<&str> = text.lines().filter(|line| is_job(line)).collect();
+    jobs.sort_unstable();
+    let mut jobs = jobs.into_iter();
+    text.lines()
+        .map(|line| if is_job(line) { jobs.next().unwrap_or_default() } else { line })
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[test]
+fn help_shows_examples_and_fits_a_terminal() {
+    for words in [
+        &["--help"][..],
+        &["hook", "--help"],
+        &["sync", "--help"],
+        &["status", "--help"],
+        &["status", "forget", "--help"],
+        &["check", "--help"],
+        &["filter", "--help"],
+    ] {
+        let mut command = crate::support::postgres::command(&crate::support::world::program());
+        let outcome = outcome(command.args(words).env("COLUMNS", "100"));
+        assert_eq!(outcome.code, Some(0), "{}", outcome.text());
+        insta::assert_snapshot!(format!("help_{}", words.join("_").replace("--", "")), outcome.stdout);
+    }
+}
+
+#[test]
+fn the_version_is_one_line() {
+    let mut command = crate::support::postgres::command(&crate::support::world::program());
+    let outcome = outcome(command.arg("--version")).succeeded();
+    assert_eq!(outcome.stdout, format!("borg-slave {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pass_is_told_and_can_be_looked_up() {
+    let world = mixed().await;
+    insta::assert_snapshot!("filter", normal(&world, &world.slave(&["filter"])));
+    insta::assert_snapshot!("dry_run", normal(&world, &world.slave(&["sync", "--dry-run"])));
+    let plain = normal(&world, &world.slave(&["sync"]));
+    insta::assert_snapshot!(
+        "pass_as_log",
+        settled(&plain, |line| line.contains(" geoserver/") && !line.contains("not applied"))
+    );
+    insta::assert_snapshot!("status", times_out(&normal(&world, &world.slave(&["status"]))));
+    insta::assert_snapshot!("status_failed", times_out(&normal(&world, &world.slave(&["status", "--failed"]))));
+    let one = world.slave(&["status", "geoserver/layers/parks.tracks.json"]);
+    insta::assert_snapshot!("status_of_one", times_out(&normal(&world, &one)));
+    insta::assert_snapshot!(
+        "status_forget",
+        normal(&world, &world.slave(&["status", "forget", "--failed", "nothing.json"]))
+    );
+    let json = world.slave(&["--log-format", "json", "sync"]);
+    let mut lines: Vec<serde_json::Value> = json
+        .stderr
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{}", json.text())))
+        .collect();
+    for line in &mut lines {
+        line["timestamp"] = "<time>".into();
+        for (field, value) in [("took_ms", "<n>"), ("from", "<hash>"), ("to", "<hash>")] {
+            if line.get(field).is_some() {
+                line[field] = value.into();
+            }
+        }
+    }
+    let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(
+        "pass_as_json",
+        normal_text(&world, &settled(&lines.join("\n"), |line| line.contains("\"job\"")))
+    );
+}
+
+/// Dates, times and durations of `status`.
+fn times_out(text: &str) -> String {
+    let mut out = String::new();
+    for line in text.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let mut line = line.to_owned();
+        for word in words {
+            let digits = word.chars().filter(char::is_ascii_digit).count();
+            if (word.len() == 10 && word.starts_with("20") && digits == 8)
+                || (word.len() == 8 && word.contains(':') && digits == 6)
+            {
+                line = line.replace(word, &"-".repeat(word.len()));
+            }
+        }
+        if let Some((before, after)) = line.split_once(" ms ") {
+            line = format!("{} <n> ms {after}", before.trim_end_matches(|c: char| c.is_ascii_digit() || c == ' '));
+        }
+        out.push_str(&line);
+        out.push('\n');
+    }
+    out
+}
+
+/// Runs a command under a terminal of its own; answers what the terminal got.
+fn on_a_terminal(world: &World, arguments: &[&str], env: &[(&str, &str)]) -> Outcome {
+    let program = crate::support::world::program();
+    let words = std::iter::once(program.to_str().unwrap()).chain(arguments.iter().copied());
+    let line = format!("stty cols 100; exec {}", shell_words::join(words));
+    let mut command = world.master.command(&world.clone, ["script", "-qec", &line, "/dev/null"]);
+    command.env("TERM", "xterm-256color").envs(env.iter().copied()).stdin(std::process::Stdio::null());
+    outcome(&mut command)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_shows_a_line_per_job_and_a_summary() {
+    let world = mixed().await;
+    let coloured = on_a_terminal(&world, &["sync"], &[]);
+    assert_eq!(coloured.code, Some(1), "{}", coloured.text());
+    assert!(coloured.stdout.contains("\u{1b}[31mFAILED"), "{:?}", coloured.stdout);
+    assert!(coloured.stdout.contains("/4 jobs"), "there is a bar: {:?}", coloured.stdout);
+    let plain = on_a_terminal(&world, &["sync"], &[("NO_COLOR", "1")]);
+    for colour in ["\u{1b}[31m", "\u{1b}[32m", "\u{1b}[36m", "\u{1b}[33m"] {
+        assert!(!plain.stdout.contains(colour), "{:?}", plain.stdout);
+    }
+    // The display is drawn over many times; what a job came to is drawn once.
+    for line in [
+        "  filtered  geoserver/layers/parks.secret.json  (FEATURE_FILTER refuses it)",
+        "  FAILED    geoserver/layers/parks.lost.json",
+    ] {
+        assert_eq!(plain.stdout.matches(line).count(), 1, "{line:?} in {:?}", plain.stdout);
+    }
+    let end = plain.stdout.rsplit("\u{1b}[2K").next().unwrap_or_default().replace("\r\n", "\n");
+    insta::assert_snapshot!("summary_on_a_terminal", normal_text(&world, &end));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_tries_everything_and_says_what_to_mend() {
+    let world = mixed().await;
+    let known = |text: String| -> String {
+        // Versions and free space are this machine's.
+        let keep = |line: &str| {
+            let line = line.split(" free").next().unwrap_or_default();
+            let cut = line.rfind(", ").filter(|_| line.contains("can be written"));
+            let line = cut.map_or(line, |at| &line[..at]);
+            match line.split_once(": ") {
+                Some((what @ ("ok       rsync" | "ok       ssh" | "ok       pg_restore" | "ok       psql"), _)) => {
+                    format!("{what}: <version>")
+                }
+                Some((what, about)) if about.starts_with("rsync  version") => format!("{what}: <version>"),
+                Some((what, about)) if about.contains(" has PostgreSQL ") => {
+                    let (place, rest) = about.split_once(" has PostgreSQL ").unwrap_or_default();
+                    let rights = rest.rsplit_once(", ").map(|(_, rights)| rights).unwrap_or_default();
+                    format!("{what}: {place} has PostgreSQL <version>, {rights}")
+                }
+                _ => line.to_owned(),
+            }
+        };
+        text.lines().filter(|line| !line.starts_with("note")).map(keep).collect::<Vec<_>>().join("\n")
+    };
+    let good = world.slave(&["check"]);
+    assert_eq!(good.code, Some(0), "{}", good.text());
+    insta::assert_snapshot!("check_good", known(normal(&world, &good)));
+
+    world.geoserver().stop();
+    let bad = outcome(world.slave_command(&["check"]).envs([
+        ("GEOSERVER_PGSQL_PASSWORD", "wrong"),
+        ("CACHE_PATH", "/sys/borg"),
+        ("BORGCOLLECTOR_SSH", "ssh -F none -p 1 -o StrictHostKeyChecking=no"),
+    ]));
+    insta::assert_snapshot!("check_bad", known(normal(&world, &bad)));
+    let empty = crate::support::postgres::PrivatePostgres::start().empty_database().await;
+    let bad = outcome(world.slave_command(&["check"]).env("GEOSERVER_PGSQL_DATABASE", empty.name()));
+    bad.failed().says("create extension postgis");
+}

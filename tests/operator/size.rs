@@ -1,0 +1,57 @@
+//! Memory does not grow with the size of a dump.
+
+use std::io::Read as _;
+use std::process::{Command, Stdio};
+
+use borg_slave::state_repo::Vcs;
+
+use crate::support::world::{Layer, World, outcome};
+
+/// What the process may take at most, in KiB.
+const MOST_KIB: u64 = 100 * 1024;
+
+/// Runs a command to its end; answers the most memory it ever had (`VmHWM`), in KiB.
+fn peak_memory(command: &mut Command) -> u64 {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut pipe = child.stderr.take().unwrap();
+    let said = std::thread::spawn(move || {
+        let mut said = String::new();
+        pipe.read_to_string(&mut said).unwrap();
+        said
+    });
+    let (status_file, mut peak) = (format!("/proc/{}/status", child.id()), 0);
+    loop {
+        let status = std::fs::read_to_string(&status_file).unwrap_or_default();
+        let high = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        peak = peak.max(high.map_or(0, |high| high.trim().parse().unwrap()));
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success(), "{}", said.join().unwrap());
+            return peak;
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_big_dump_passes_with_little_memory() {
+    let world = World::start(Vcs::Hg).await;
+    let megabytes: u32 = std::env::var("BIG_DUMP_MEGABYTES").map_or(60, |text| text.parse().unwrap());
+    // 64 KiB of noise a row, which no compression makes smaller.
+    let noise = format!(
+        "alter table {{}} add noise bytea; update {{}} as row set noise = piece from (select n, string_agg(\
+         decode(md5(n || '-' || m), 'hex'), '') as piece from generate_series(1, {0}) as n, \
+         generate_series(1, 4096) as m group by n) as pieces where pieces.n = row.id",
+        megabytes * 16
+    );
+    let big = Layer::new("parks", "photos").dump(|dump| dump.rows(megabytes * 16).sql(&noise));
+    let files = world.publish(&big).await;
+    let bytes = std::fs::metadata(&files.dump).unwrap().len();
+    assert!(bytes >= u64::from(megabytes) << 20, "{bytes}");
+    world.commit("publish a big layer");
+    outcome(&mut world.master.command(&world.clone, ["hg", "pull", "-q", "--config", "hooks.pretxnchangegroup.borg="]))
+        .succeeded();
+    let began = std::time::Instant::now();
+    let peak = peak_memory(&mut world.slave_command(&["sync"]));
+    println!("a dump of {} MiB took {:.1?} and {} MiB at most", bytes >> 20, began.elapsed(), peak >> 10);
+    assert!(peak < MOST_KIB, "{peak} KiB for a dump of {bytes} bytes");
+}
