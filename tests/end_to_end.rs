@@ -91,12 +91,6 @@ fn states(world: &World) -> BTreeMap<String, String> {
     status(world).into_iter().map(|(file, record)| (file, record["state"].as_str().unwrap().to_owned())).collect()
 }
 
-/// Steps of one kind that changed something in the last try of a job.
-fn steps_done(record: &Value, step: &str) -> usize {
-    let steps = record["steps"].as_array().unwrap();
-    steps.iter().filter(|found| found["step"] == step && found["outcome"] == "done").count()
-}
-
 /// Replaces the reference to a published dump by one to what the file is now.
 fn refer_again(world: &World, layer: &Layer, dump: &Path) {
     let path = world.master.path().join(layer.job_file());
@@ -122,10 +116,6 @@ fn clear_requests(world: &World) {
 #[track_caller]
 fn not_a_word(outcome: &Outcome, what: &str) {
     assert!(!outcome.text().contains(what), "{what:?} is in:\n{}", outcome.text());
-}
-
-fn strings(names: &[&str]) -> Vec<String> {
-    names.iter().map(|name| (*name).to_owned()).collect()
 }
 
 #[track_caller]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 
 use super::{Ctx, Step, StepEnd, Stepped};
 use crate::error::{Error, ErrorKind, Result};
@@ -28,10 +28,12 @@ pub(super) struct Described {
     pub(super) warning: Option<String>,
 }
 
-/// The fetched style files of a layer.
+/// The style files of a layer, by the style's name in GeoServer.
 #[derive(Default)]
 pub(super) struct StyleFiles {
     files: HashMap<String, (Vec<u8>, Fetched)>,
+    /// Files that could not be had; the layer is published with its other styles.
+    missing: HashMap<String, Error>,
 }
 
 impl StyleFiles {
@@ -167,15 +169,28 @@ impl Ctx<'_> {
             Step::StyleFiles,
             None,
             Box::pin(async {
-                let fetched = try_join_all(wanted.iter().map(|style| self.style_file(job, style))).await?;
-                let message = format!("{} files", fetched.len());
-                Ok((StyleFiles { files: fetched.into_iter().collect() }, StepEnd::Done, Some(message)))
+                let fetched = join_all(wanted.iter().map(|style| self.style_file(job, style))).await;
+                let mut files = StyleFiles::default();
+                for (style, fetched) in wanted.iter().zip(fetched) {
+                    let name = style.geoserver_name().to_string();
+                    match fetched {
+                        Ok(file) => drop(files.files.insert(name, file)),
+                        Err(error) => drop(files.missing.insert(name, error)),
+                    }
+                }
+                let mut message = format!("{} of {} files", files.files.len(), wanted.len());
+                for error in files.missing.values() {
+                    message.push_str("; ");
+                    message.push_str(&error.one_line());
+                }
+                let end = if files.missing.is_empty() { StepEnd::Done } else { StepEnd::Failed };
+                Ok((files, end, Some(message)))
             }),
         )
         .await
     }
 
-    async fn style_file(&self, job: &FeatureJob, style: &StyleRef) -> Result<(String, (Vec<u8>, Fetched))> {
+    async fn style_file(&self, job: &FeatureJob, style: &StyleRef) -> Result<(Vec<u8>, Fetched)> {
         let name = CacheName::style(job.workspace.as_str(), job.name.as_str(), &style.name)?;
         let Some(file) = &style.file else {
             return Err(Error::new(ErrorKind::Bug, "a style without a file was to be fetched").subject(&style.name));
@@ -185,7 +200,7 @@ impl Ctx<'_> {
         let content = tokio::fs::read(&fetched.path)
             .await
             .map_err(|source| crate::error::io_error(&fetched.path, "cannot read the style file", source))?;
-        Ok((style.geoserver_name().to_string(), (content, fetched)))
+        Ok((content, fetched))
     }
 
     /// This very style file was pushed to `server`, and a style of its name is still there.
@@ -356,9 +371,11 @@ impl Ctx<'_> {
         if self.recall(server, &owned_key).unwrap_or_default() != owned {
             self.remember(server, &owned_key, Some(owned));
         }
-        let failed: Vec<Error> = outcome
-            .failed
-            .into_iter()
+        // A file that could not be had says more than what GeoServer makes of its absence.
+        let refused = outcome.failed.into_iter().filter(|(name, _)| !files.missing.contains_key(name));
+        let missing = files.missing.iter().map(|(name, error)| (name.clone(), error.copy()));
+        let failed: Vec<Error> = missing
+            .chain(refused)
             .map(|(name, error)| error.within(&format!("style {}:{name}", job.workspace)))
             .collect();
         let end = if failed.is_empty() { step_end(outcome.change) } else { StepEnd::Failed };
@@ -383,7 +400,7 @@ impl Ctx<'_> {
                 }
             }
         });
-        futures_util::future::join_all(tell).await;
+        join_all(tell).await;
     }
 
     /// Removes what the cache holds of a style that GeoServer knows as `style`.
