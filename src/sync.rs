@@ -341,7 +341,7 @@ fn left_over(
             State::Running | State::Interrupted | State::Forgotten => true,
             State::Failed => retry_failed,
             State::Waiting => {
-                job::classify(path, &settings.channels).is_some_and(|file| execute::applies(file.kind))
+                job::classify(path, &settings.channels).is_some_and(|file| execute::applies(file.kind, &known.action))
             }
             State::Succeeded | State::Filtered => false,
         } && !in_range.contains(path.as_str()))

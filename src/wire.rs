@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{FilterSource, GeoServerSettings, Settings, SslMode as ConfiguredSslMode};
-use crate::error::{Result, io_error};
+use crate::error::{Error, ErrorKind, Result, io_error};
 use crate::execute::{Choices, Parts};
 use crate::filter::{Filter, FilterText, Filters};
 use crate::geoserver::{Endpoint, GeoServer};
@@ -86,7 +86,8 @@ pub fn database(settings: &Settings, stop: &CancellationToken) -> Result<Databas
         connect_timeout: CONNECT_TIMEOUT,
         application_name: "borg-slave".into(),
     };
-    Database::new(options, settings.limits.restores + SPARE_CONNECTIONS, stop.clone())
+    let database = Database::new(options, settings.limits.restores + SPARE_CONNECTIONS, stop.clone())?;
+    Ok(database.with_restore_limit(settings.limits.step))
 }
 
 /// The GeoServers, in the order of the settings.
@@ -95,6 +96,12 @@ pub fn database(settings: &Settings, stop: &CancellationToken) -> Result<Databas
 ///
 /// When the HTTP client cannot be built.
 pub fn geoservers(settings: &Settings) -> Result<Vec<GeoServer>> {
+    if settings.geoserver_sharing_data_dir && settings.geoservers.len() > 1 {
+        // Each would write the same objects into the one directory, behind the others' backs.
+        return Err(Error::new(ErrorKind::Settings, "this version cannot serve GeoServers that share a data directory")
+            .subject("GEOSERVER_SHARING_DATA_DIR")
+            .hint("name only the first GeoServer in GEOSERVER_URL and reload the others yourself (POST /rest/reload), or give each a directory of its own"));
+    }
     let endpoint = |server: &GeoServerSettings| Endpoint {
         url: server.url.clone(),
         username: server.username.clone(),

@@ -121,7 +121,7 @@ pub struct SyncArgs {
     #[arg(long, value_name = "REV")]
     pub to: Option<String>,
     /// Apply only this job file of the tip, whatever is known of it
-    #[arg(long = "file", value_name = "JOB_FILE")]
+    #[arg(long = "file", value_name = "JOB_FILE", conflicts_with_all = ["from", "to", "retry_failed"])]
     pub files: Vec<String>,
     /// Try the failed jobs again as well
     #[arg(long)]

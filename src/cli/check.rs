@@ -74,10 +74,12 @@ pub(super) async fn run(session: &Session) -> Result<u8> {
         }
         Err(error) => report.line("state repository", Err(error)),
     }
-    for (program, argument) in
-        [("rsync", "--version"), ("ssh", "-V"), ("pg_restore", "--version"), ("psql", "--version")]
-    {
+    for (program, argument) in [("rsync", "--version"), ("ssh", "-V"), ("pg_restore", "--version")] {
         report.line(program, version_line(program, argument).await);
+    }
+    match version_line("psql", "--version").await {
+        Ok(version) => report.line("psql", Ok(version)),
+        Err(_) => report.left_out("psql", "it is not installed; only the roles of a later version need it"),
     }
     if let Some(server) = &settings.sync_server {
         hosts.insert(server.remote.clone());
@@ -93,9 +95,9 @@ pub(super) async fn run(session: &Session) -> Result<u8> {
             report.line("GeoServer", geoserver_line(&server).await);
         }
     }
-    if settings.master.is_none() {
-        report.left_out("master's database", "MASTER_PGSQL_HOST is not set, nothing is reported");
-    }
+    let why =
+        if settings.master.is_none() { "MASTER_PGSQL_HOST is not set" } else { "this version does not report yet" };
+    report.left_out("master's database", &format!("{why}, nothing is reported"));
     if let Some(error) = report.unwritten {
         return Err(error);
     }

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use super::{Session, exit, print, sync};
-use crate::error::Result;
+use crate::config::Settings;
+use crate::error::{Context, ErrorKind, Result};
 use crate::filter::{Filters, Verdict};
 use crate::job::{self, Parsed};
 use crate::plan::Candidate;
@@ -12,7 +13,10 @@ use crate::transfer::Transfer;
 
 pub(super) async fn run(session: &Session, job_files: &[String]) -> Result<u8> {
     let filters = crate::wire::filters(&session.settings)?;
-    let transfer = crate::wire::transfer(&session.settings, None, &session.stop)?;
+    // A place of its own: a pass may be at work in the cache.
+    let place = tempfile::tempdir().context(ErrorKind::Io, "cannot make a temporary directory")?;
+    let settings = Settings { cache_path: place.path().to_owned(), ..session.settings.clone() };
+    let transfer = crate::wire::transfer(&settings, None, &session.stop)?;
     let mut repository = sync::open_repository(session, None).await?;
     let request = Request { files: job_files.to_vec(), ..Request::default() };
     let candidates = crate::sync::job_files(&session.settings, &mut repository, &request).await;

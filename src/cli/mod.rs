@@ -20,7 +20,7 @@ pub use self::args::Cli;
 use self::args::{Command, Global, HookName};
 use crate::config::{self, Loaded, Place, ProcessEnv, Settings};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::state_repo::PULLED_BY_AGENT;
+use crate::state_repo::PULLED_BY_SLAVE;
 use crate::telemetry::{self, LogWriter};
 
 /// Runs the program; the value is the exit status.
@@ -48,7 +48,7 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         say(hook::DENY_TEXT);
         return Ok(exit::FAILED);
     }
-    if matches!(cli.command, Command::Hook { .. }) && std::env::var_os(PULLED_BY_AGENT).is_some() {
+    if matches!(cli.command, Command::Hook { .. }) && std::env::var_os(PULLED_BY_SLAVE).is_some() {
         // Whoever pulls here applies what it brings itself, and holds the run lock meanwhile.
         return Ok(exit::APPLIED);
     }
@@ -90,7 +90,7 @@ impl Session {
             match command {
                 Command::Hook { hook, rest } => hook::run(self, *hook, rest).await,
                 Command::Sync(args) => sync::run(self, args).await,
-                Command::Status(args) => status::run(self, args),
+                Command::Status(args) => status::run(self, args).await,
                 Command::Check => check::run(self).await,
                 Command::Filter { job_files } => filter::run(self, job_files).await,
             }

@@ -1,22 +1,32 @@
 //! `status` and `status forget`.
 
 use super::args::{StatusAction, StatusArgs};
-use super::{Session, exit, print, say, table};
+use super::{Session, exit, print, say, sync, table};
 use crate::error::{Context, ErrorKind, Result};
-use crate::journal::{Forget, Forgotten, JobRecord, Journal, Selection, Which};
+use crate::journal::{Forget, Forgotten, JobRecord, Journal, Selection, State, Which};
 use serde_json::json;
 
-pub(super) fn run(session: &Session, args: &StatusArgs) -> Result<u8> {
+pub(super) async fn run(session: &Session, args: &StatusArgs) -> Result<u8> {
     let dir = &session.settings.sync_status_path;
     if let Some(StatusAction::Forget { job_files, failed }) = &args.action {
-        return forget(&Journal::open(dir)?, job_files, *failed);
+        // A job that is just running would be written down again when it ends.
+        let Some(lock) = sync::lock(session, "status forget").await? else { return Ok(exit::LOCKED) };
+        let status = forget(&Journal::open(dir)?, job_files, *failed);
+        drop(lock);
+        return status;
     }
-    let records = match Journal::open_read_only(dir)? {
-        Some(journal) => journal.jobs(selection(args))?,
+    let all = Selection { which: Which::All, ..selection(args) };
+    let mut records = match Journal::open_read_only(dir)? {
+        Some(journal) => journal.jobs(if args.job_files.is_empty() { selection(args) } else { all })?,
         None => Vec::new(),
     };
     let unknown: Vec<&String> =
         args.job_files.iter().filter(|path| !records.iter().any(|record| &record.job_file == *path)).collect();
+    records.retain(|record| match selection(args).which {
+        Which::All => true,
+        Which::Failed => record.state.is_failure(),
+        Which::Succeeded => record.state == State::Succeeded,
+    });
     if args.json {
         let records: Vec<_> = records.iter().map(as_json).collect();
         let text =

@@ -97,14 +97,25 @@ impl Ctx<'_> {
         let native_name = job.native_table.clone().unwrap_or_else(|| table.name.clone());
         let (mut columns, mut with_types) = (Vec::new(), String::new());
         let mut registered = None;
+        if native_name.as_str().contains('\'') {
+            return Err(Error::new(
+                ErrorKind::Document,
+                "GeoServer cannot publish a table with an apostrophe in its name",
+            )
+            .subject(native_name.as_str())
+            .hint("rename the layer on the master and publish it again"));
+        }
         if let Some(database) = &self.run.parts.database {
             let label = format!("{}.{native_name}", table.schema);
-            let Some(found) = database.columns(&table.schema, &native_name).await? else {
+            let found = database.columns(&table.schema, &native_name).await?;
+            if found.is_none() && job.viewsql.is_none() {
                 // GeoServer would make an empty table of its own.
                 return Err(Error::new(ErrorKind::Missing, "the relation that the layer reads is not there")
                     .subject(label)
                     .hint("publish the layer with its data first (`borg-slave status` shows that job)"));
-            };
+            }
+            // An SQL view has the columns of its query, whatever the relation has.
+            let found = found.filter(|_| job.viewsql.is_none()).unwrap_or_default();
             with_types = found.iter().map(|column| format!("{} {}\n", column.name, column.type_name)).collect();
             columns = found.into_iter().map(|column| column.name).collect();
             if let Some(column) = &job.spatial.column {
@@ -373,7 +384,12 @@ impl Ctx<'_> {
         }
         // A file that could not be had says more than what GeoServer makes of its absence.
         let refused = outcome.failed.into_iter().filter(|(name, _)| !files.missing.contains_key(name));
-        let missing = files.missing.iter().map(|(name, error)| (name.clone(), error.copy()));
+        let lacking = current.iter().filter(|style| !self.was_pushed(server, job, style));
+        let missing = lacking.filter_map(|style| {
+            let name = style.geoserver_name().to_string();
+            let error = files.missing.get(&name)?.copy();
+            Some((name, error))
+        });
         let failed: Vec<Error> = missing
             .chain(refused)
             .map(|(name, error)| error.within(&format!("style {}:{name}", job.workspace)))

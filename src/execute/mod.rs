@@ -150,8 +150,8 @@ pub async fn execute(
 
 /// Whether this version applies jobs of this kind.
 #[must_use]
-pub fn applies(kind: JobKind) -> bool {
-    matches!(kind, JobKind::Feature | JobKind::Workspace)
+pub fn applies(kind: JobKind, action: &str) -> bool {
+    matches!(kind, JobKind::Feature | JobKind::Workspace) && action != Action::EmptyGwc.as_str()
 }
 
 /// One execution of a plan.
@@ -211,8 +211,10 @@ impl Run {
 
     async fn job(&self, index: usize, job: PlannedJob) {
         let mut voice = self.tables.voice();
-        if job.file.kind != JobKind::Feature {
+        if job.file.kind != JobKind::Feature || job.action != Some(Action::Publish) || !job.after.is_empty() {
+            // Before it waits for anybody: a job that waits in silence would be waited for by those it waits for.
             voice.loads_nothing();
+            voice.swapped();
         }
         for &earlier in &job.after {
             if let Some(ended) = self.ended.get(earlier) {
@@ -268,7 +270,8 @@ impl Ctx<'_> {
             Job::FeatureRemoval(job) => Box::pin(self.remove_feature(&job)).await,
             Job::Workspace(job) => Box::pin(self.workspace(&job)).await,
             _ => Ok(JobEnd::Waiting(format!(
-                "this version does not apply {} jobs; a later version will, without being asked again",
+                "this version does not apply {} of {} jobs; a later version will, without being asked again",
+                complete.action.as_str(),
                 self.file.kind.as_str()
             ))),
         }

@@ -22,7 +22,8 @@ pub(super) enum Loading {
 /// Every job that may load a table says which table it is, or that there is none; then how that went.
 ///
 /// Names are known only once a job's metadata has arrived, so a foreign key first waits until every
-/// job has spoken. No job waits for another before it has spoken, hence nobody waits for ever.
+/// job has spoken. No job waits for another before it has spoken (one that runs after another of the same
+/// layer says at once that it loads nothing), hence nobody waits for ever.
 #[derive(Debug)]
 pub(super) struct Tables {
     silent: watch::Sender<usize>,

@@ -85,6 +85,7 @@ pub enum Again {
 #[must_use]
 pub fn plan(candidates: Vec<Candidate>, known: &HashMap<String, Known>, again: Again) -> Plan {
     let mut plan = Plan::default();
+    let mut done = Vec::new();
     for candidate in candidates {
         let content_md5 = hex_md5(&candidate.content);
         let (action, work) = match job::parse(&candidate.file, &candidate.content, candidate.deleted) {
@@ -92,12 +93,20 @@ pub fn plan(candidates: Vec<Candidate>, known: &HashMap<String, Known>, again: A
             Ok(Parsed::Job(document)) => (Some(document.action()), Work::Run(Box::new(document))),
             Err(error) => (None, Work::Invalid(error)),
         };
-        if again == Again::Never && is_done(known.get(&candidate.file.path), &content_md5, action) {
-            plan.done.push(candidate.file.path);
-            continue;
-        }
+        let is_done = again == Again::Never && is_done(known.get(&candidate.file.path), &content_md5, action);
         let revision = candidate.revision;
-        plan.jobs.push(PlannedJob { file: candidate.file, action, content_md5, revision, work, after: Vec::new() });
+        let job = PlannedJob { file: candidate.file, action, content_md5, revision, work, after: Vec::new() };
+        if is_done { done.push(job) } else { plan.jobs.push(job) }
+    }
+    // A publication brings its own metadata, which newer metadata of the same range has to follow again.
+    let published: HashSet<Subject> =
+        plan.jobs.iter().filter(|job| job.action == Some(Action::Publish)).map(subject).collect();
+    for job in done {
+        if job.action == Some(Action::Meta) && published.contains(&subject(&job)) {
+            plan.jobs.push(job);
+        } else {
+            plan.done.push(job.file.path);
+        }
     }
     plan.jobs.sort_by(|a, b| order(a).cmp(&order(b)));
     drop_superseded_removals(&mut plan.jobs);
@@ -167,14 +176,75 @@ fn chain_jobs_of_one_subject(jobs: &mut [PlannedJob]) {
     }
 }
 
-/// The paths of a plan's jobs, to see at a glance whether a file is in it.
-#[must_use]
-pub fn paths(plan: &Plan) -> HashSet<&str> {
-    plan.jobs.iter().map(|job| job.file.path.as_str()).collect()
-}
-
 /// MD5 of `bytes` in lower-case hexadecimal, the form that job files and the old status files use.
 #[must_use]
 pub fn hex_md5(bytes: &[u8]) -> String {
     Md5::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PUBLISH: &str = r#"{"job_id": 1, "meta": {"file": "m:/a.json", "md5": "0cc175b9c0f1b6a831c399e269772661"}}"#;
+
+    fn candidate(path: &str, content: &str) -> Candidate {
+        let file = job::classify(path, &["geoserver".to_owned()]).unwrap();
+        Candidate { file, deleted: false, content: content.into(), revision: "f00".into() }
+    }
+
+    fn succeeded(path: &str, content: &str, action: &str) -> (String, Known) {
+        let known = Known { content_md5: hex_md5(content.as_bytes()), action: action.into(), state: State::Succeeded };
+        (path.to_owned(), known)
+    }
+
+    fn paths(plan: &Plan) -> Vec<&str> {
+        plan.jobs.iter().map(|job| job.file.path.as_str()).collect()
+    }
+
+    #[test]
+    fn what_succeeded_is_not_done_again_unless_its_content_changed() {
+        let path = "geoserver/layers/ws.roads.json";
+        let known = HashMap::from([succeeded(path, PUBLISH, "publish")]);
+        let again = plan(vec![candidate(path, PUBLISH)], &known, Again::Never);
+        assert_eq!((paths(&again), &again.done), (vec![], &vec![path.to_owned()]));
+        let changed = PUBLISH.replace('1', "2");
+        assert_eq!(paths(&plan(vec![candidate(path, &changed)], &known, Again::Never)), [path]);
+        assert_eq!(paths(&plan(vec![candidate(path, PUBLISH)], &known, Again::Always)), [path]);
+    }
+
+    #[test]
+    fn newer_metadata_follows_a_publication_that_is_tried_again() {
+        let (layer, meta) = ("geoserver/layers/ws.roads.json", "geoserver/layers/ws.roads.meta.json");
+        let known = HashMap::from([succeeded(meta, PUBLISH, "meta")]);
+        let plan = plan(vec![candidate(meta, PUBLISH), candidate(layer, PUBLISH)], &known, Again::Never);
+        assert_eq!(paths(&plan), [layer, meta]);
+        assert_eq!(plan.jobs[1].after, [0]);
+    }
+
+    #[test]
+    fn a_layer_that_moves_to_another_channel_is_not_removed() {
+        let there = candidate("geoserver/layers/ws.roads.json", PUBLISH);
+        let gone = Candidate {
+            file: job::classify("other/layers/ws.roads.json", &["other".to_owned()]).unwrap(),
+            deleted: true,
+            ..candidate("geoserver/layers/ws.roads.json", PUBLISH)
+        };
+        let plan = plan(vec![gone, there], &HashMap::new(), Again::Never);
+        assert!(matches!(plan.jobs[1].work, Work::Superseded(_)), "{:?}", plan.jobs[1]);
+    }
+
+    #[test]
+    fn removals_come_last_and_an_unreadable_document_fails_by_name() {
+        let plan = plan(
+            vec![
+                Candidate { deleted: true, ..candidate("geoserver/layers/a.gone.json", PUBLISH) },
+                candidate("geoserver/layers/b.broken.json", "{"),
+            ],
+            &HashMap::new(),
+            Again::Never,
+        );
+        assert_eq!(paths(&plan), ["geoserver/layers/b.broken.json", "geoserver/layers/a.gone.json"]);
+        assert!(matches!(plan.jobs[0].work, Work::Invalid(_)));
+    }
 }

@@ -193,10 +193,14 @@ impl ConnectOptions {
     }
 }
 
+/// How long one restore may take unless somebody says otherwise.
+const RESTORE_LIMIT: Duration = Duration::from_secs(12 * 3600);
+
 /// The slave's database. Clones share one pool; nothing connects before the first use.
 #[derive(Clone)]
 pub struct Database {
     pub(super) shared: Arc<Shared>,
+    pub(super) restore_limit: Duration,
 }
 
 pub(super) struct Shared {
@@ -268,7 +272,15 @@ impl Database {
                 pool,
                 tls,
             }),
+            restore_limit: RESTORE_LIMIT,
         })
+    }
+
+    /// Ends a restore that runs longer than `limit`, instead of 12 hours.
+    #[must_use]
+    pub fn with_restore_limit(mut self, limit: Duration) -> Self {
+        self.restore_limit = limit;
+        self
     }
 
     /// A session from the pool; with an empty `search_path`.

@@ -10,9 +10,6 @@ use super::{Archive, Table, failure, programs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::Cmd;
 
-/// How long one restore may take.
-const RESTORE_LIMIT: Duration = Duration::from_secs(12 * 3600);
-
 /// How often the progress of a restore is asked for.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -57,7 +54,7 @@ impl Database {
             .arg(self.shared.options.conninfo(&name, &options))
             .arg("--")
             .arg(archive.path())
-            .time_limit(RESTORE_LIMIT)
+            .time_limit(self.restore_limit)
             .stop(&self.shared.stop);
         if let Some(password) = &self.shared.options.password {
             cmd = cmd.env("PGPASSWORD", password.expose_secret());

@@ -1,4 +1,4 @@
-//! The state repository as the agent sees it: what changed between two revisions, what a file held,
+//! The state repository as the slave sees it: what changed between two revisions, what a file held,
 //! and how the clone follows its master.
 //!
 //! Reads are answered by one `hg serve --cmdserver pipe` child ([`HgRepo`]) or by libgit2
@@ -7,7 +7,7 @@
 //!
 //! # Paths
 //!
-//! Paths are relative to the repository's root, with `/` between the parts. The names that the agent
+//! Paths are relative to the repository's root, with `/` between the parts. The names that the slave
 //! takes are all UTF-8; a file whose name is not is listed with replacement characters (U+FFFD) where
 //! the name cannot be read, and [`StateRepo::contents`] answers `None` for it, so that one such
 //! name never hides the other files.
@@ -30,13 +30,13 @@ pub use hg::HgRepo;
 use hook_input::HookEnv;
 pub use revision::Revision;
 
-/// The environment variable that the VCS's own hooks see as `1` while the agent pulls with
+/// The environment variable that the VCS's own hooks see as `1` while the slave pulls with
 /// [`PullHooks::Skip`].
 ///
-/// The agent switches off the hooks that name `borg-slave`; a wrapper script does not show what it calls, so a
+/// The slave switches off the hooks that name `borg-slave`; a wrapper script does not show what it calls, so a
 /// `borg-slave hook` that finds this variable has to exit with 0 at once: the run that pulls
 /// holds the run lock and works on the change itself.
-pub const PULLED_BY_AGENT: &str = "BORG_SLAVE_PULLS";
+pub const PULLED_BY_SLAVE: &str = "BORG_SLAVE_PULLS";
 
 /// Which program keeps the repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

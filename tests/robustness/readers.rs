@@ -215,33 +215,25 @@ fn judge(what: &str, [view, features, maps]: &[Seen; 3], contents: usize, column
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn readers_see_whole_contents_only() {
-    let world = World::start(Vcs::Hg).await;
-    let url = world.geoserver().url();
-    judge("same columns", &republish(&world, &url, &same_columns("steady")).await, 2, false);
+    on_each_geoserver("steady", same_columns, 2, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn readers_see_whole_contents_while_columns_change() {
-    let world = World::start(Vcs::Hg).await;
-    let url = world.geoserver().url();
-    judge("other columns", &republish(&world, &url, &other_columns("moving")).await, 3, true);
+    on_each_geoserver("moving", other_columns, 3, true).await;
 }
 
-/// Needs `GEOSERVER_TEST_URL` or `GEOSERVER_HOME`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn readers_of_a_real_geoserver_see_whole_contents() {
-    let real = RealGeoServer::from_env().await;
-    let real = real.expect("GEOSERVER_TEST_URL or GEOSERVER_HOME names a GeoServer to test against");
+/// On the double, and on a real GeoServer as well when the environment names one.
+async fn on_each_geoserver(what: &str, contents: fn(&str) -> Vec<Layer>, versions: usize, columns_change: bool) {
+    let world = World::start(Vcs::Hg).await;
+    let url = world.geoserver().url();
+    judge(what, &republish(&world, &url, &contents(what)).await, versions, columns_change);
+    let Some(real) = RealGeoServer::from_env().await else { return };
     let world = World::around(Vcs::Hg, real.url(), real.username(), real.password()).await;
-    let workspace = |what: &str| format!("{what}{}", std::process::id());
-    let (steady, moving) = (workspace("steady"), workspace("moving"));
-    let same = republish(&world, real.url(), &same_columns(&steady)).await;
-    let other = republish(&world, real.url(), &other_columns(&moving)).await;
+    let workspace = format!("{what}{}", std::process::id());
+    let seen = republish(&world, real.url(), &contents(&workspace)).await;
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    for workspace in [&steady, &moving] {
-        let address = format!("{}/rest/workspaces/{workspace}?recurse=true", real.url());
-        let _ = http.delete(address).basic_auth(real.username(), Some(real.password())).send().await;
-    }
-    judge("real GeoServer, same columns", &same, 2, false);
-    judge("real GeoServer, other columns", &other, 3, true);
+    let address = format!("{}/rest/workspaces/{workspace}?recurse=true", real.url());
+    let _ = http.delete(address).basic_auth(real.username(), Some(real.password())).send().await;
+    judge(&format!("{what} on a real GeoServer"), &seen, versions, columns_change);
 }

@@ -1,4 +1,4 @@
-//! What the agent sees while a VCS hook runs it, and what a killed hg leaves.
+//! What the slave sees while a VCS hook runs it, and what a killed hg leaves.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

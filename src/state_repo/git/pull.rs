@@ -8,7 +8,7 @@ use super::{GitRepo, Opened, full_name, revision};
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Cmd, Finished};
 use crate::state_repo::complaint::{explain, too_slow};
-use crate::state_repo::{PULLED_BY_AGENT, PullHooks, PullOutcome, Revision, Vcs, inside_a_hook};
+use crate::state_repo::{PULLED_BY_SLAVE, PullHooks, PullOutcome, Revision, Vcs, inside_a_hook};
 
 /// Keeps the commits that a rewritten history leaves behind from being collected as garbage, so that the difference
 /// to what was applied last can still be read.
@@ -98,7 +98,7 @@ impl GitRepo {
     async fn move_work_tree(&self, course: &Course, to: &Revision, step: Move, hooks: PullHooks) -> Result<()> {
         let mut git = self.git();
         if hooks == PullHooks::Skip {
-            git = git.args(["-c", "core.hooksPath=/dev/null"]).env(PULLED_BY_AGENT, "1");
+            git = git.args(["-c", "core.hooksPath=/dev/null"]).env(PULLED_BY_SLAVE, "1");
         }
         if step == Move::FastForward {
             let finished = self.run(git.args(["merge", "--quiet", "--ff-only", to.as_str()]), "git merge").await?;

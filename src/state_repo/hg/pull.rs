@@ -6,7 +6,7 @@ use super::HgRepo;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::Finished;
 use crate::state_repo::complaint::{explain, too_slow};
-use crate::state_repo::{PULLED_BY_AGENT, PullHooks, PullOutcome, Revision, Vcs, inside_a_hook};
+use crate::state_repo::{PULLED_BY_SLAVE, PullHooks, PullOutcome, Revision, Vcs, inside_a_hook};
 
 /// What hg says when the last pull was killed in the middle.
 const ABANDONED: &str = "abandoned transaction found";
@@ -67,7 +67,7 @@ impl HgRepo {
         for hook in self.hooks_of_ours().await? {
             args.push(format!("--config=hooks.{hook}="));
         }
-        self.write(args, "hg pull", &[(PULLED_BY_AGENT, "1")]).await
+        self.write(args, "hg pull", &[(PULLED_BY_SLAVE, "1")]).await
     }
 
     fn ssh_option(&self) -> Option<String> {
