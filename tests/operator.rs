@@ -3,5 +3,6 @@
 mod commands;
 mod failures;
 mod look;
+mod quiet;
 mod secrets;
 mod size;

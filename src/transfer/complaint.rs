@@ -15,13 +15,13 @@ pub(super) struct Failure {
     pub(super) hint: Option<String>,
     /// What the program said.
     pub(super) detail: String,
-    /// The host, when it is the reason why all its files fail.
-    pub(super) host: Option<String>,
+    /// What is wrong when it is not the file itself: the host, a directory or a program of this machine.
+    pub(super) place: Option<String>,
 }
 
 impl Failure {
     pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None, detail: String::new(), host: None }
+        Self { kind, message: message.into(), hint: None, detail: String::new(), place: None }
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -34,9 +34,9 @@ impl Failure {
         self
     }
 
-    /// The error about `subject`, or about the host, where the file does not matter.
+    /// The error about `subject`, or about what is wrong in its place.
     pub(super) fn error(&self, subject: impl Into<String>) -> Error {
-        let subject = self.host.clone().unwrap_or_else(|| subject.into());
+        let subject = self.place.clone().unwrap_or_else(|| subject.into());
         let mut error = Error::new(self.kind, &self.message).subject(subject);
         if let Some(hint) = &self.hint {
             error = error.hint(hint);
@@ -50,13 +50,10 @@ impl From<Error> for Failure {
         let detail = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
         Self {
             kind: error.kind(),
-            message: match error.subject_text() {
-                Some(subject) => format!("{subject}: {}", error.message()),
-                None => error.message().to_owned(),
-            },
+            message: error.message().to_owned(),
             hint: error.hint_text().map(str::to_owned),
             detail,
-            host: None,
+            place: error.subject_text().map(str::to_owned),
         }
     }
 }

@@ -173,7 +173,7 @@ impl Waiting {
     pub(super) fn fail_all(&mut self, failure: &Failure, peer: &Peer) {
         let mut failure = failure.clone();
         if matches!(failure.kind, ErrorKind::Unreachable | ErrorKind::Denied) {
-            failure.host = Some(peer.to_string());
+            failure.place = Some(peer.to_string());
         }
         for (_, items) in self.items.drain() {
             for item in items {

@@ -60,7 +60,7 @@ fn normal_line(line: &str, database: &str) -> String {
 
 /// The three layers by the order in which they come: which job ends first is chance.
 pub(super) fn any_order(text: &str) -> String {
-    let names = ["cadastre.roads", "cadastre.lots", "parks.tracks"];
+    let names = ["cadastre.roads", "cadastre.lots", "parks.tracks", "parks.photos"];
     let mut met: Vec<&str> = Vec::new();
     for line in text.lines().filter(|line| line.contains("ERROR") || line.contains("succeeded")) {
         let mut here: Vec<_> = names.iter().filter_map(|name| Some((line.find(name)?, *name))).collect();
@@ -73,7 +73,7 @@ pub(super) fn any_order(text: &str) -> String {
     }
     let mut text = text.to_owned();
     for (index, name) in met.iter().enumerate() {
-        text = text.replace(name, &format!("layer.{}", ["one", "two", "three"][index]));
+        text = text.replace(name, &format!("layer.{}", ["one", "two", "three", "four"][index]));
     }
     let mut lines: Vec<&str> = text.lines().collect();
     // Of each run of lines about jobs or roles only what stands there counts.
