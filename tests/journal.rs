@@ -8,7 +8,7 @@
 mod run_lock;
 
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -548,72 +548,4 @@ fn a_directory_that_cannot_be_made_is_told() {
     let error = Journal::open(&file.join("status")).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
     assert!(error.message().contains("SYNC_STATUS_PATH"), "{error}");
-}
-
-#[test]
-#[ignore = "a benchmark: cargo test --release --test integration journal::timings -- --ignored --nocapture"]
-fn timings() {
-    let dir = tempfile::tempdir_in(".").unwrap();
-    let journal = Journal::open(dir.path()).unwrap();
-    let names: Vec<String> = (0..10_000).map(|number| format!("dpaw/layers/cadastre.layer_{number}.json")).collect();
-    let md5 = "d41d8cd98f00b204e9800998ecf8427e";
-    let report = |what: &str, count: u32, took: Duration| {
-        println!(
-            "{what:40} {:>9.1} µs each, {:>8.2} ms in all",
-            took.as_secs_f64() * 1e6 / f64::from(count),
-            took.as_secs_f64() * 1e3
-        );
-    };
-
-    let started = Instant::now();
-    let jobs: Vec<_> = names.iter().map(|name| (job(name, md5), JobOutcome::plain(State::Filtered))).collect();
-    journal.settle_jobs(&jobs).unwrap();
-    report("settle 10,000 jobs at once", 10_000, started.elapsed());
-
-    let (mut begin, mut steps, mut finish) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
-    let names_of_steps: Vec<String> = (0..10).map(|number| format!("step {number}")).collect();
-    for name in &names[..1000] {
-        let moment = Instant::now();
-        journal.begin_job(&job(name, md5)).unwrap();
-        begin += moment.elapsed();
-        let moment = Instant::now();
-        for name_of_step in &names_of_steps {
-            journal.record_step(name, &step(name_of_step, Some(GS1), StepOutcome::Done)).unwrap();
-        }
-        steps += moment.elapsed();
-        let moment = Instant::now();
-        journal.finish_job(name, &JobOutcome::plain(State::Succeeded)).unwrap();
-        finish += moment.elapsed();
-    }
-    report("begin 1,000 jobs", 1000, begin);
-    report("record 10,000 steps", 10_000, steps);
-    report("finish 1,000 jobs", 1000, finish);
-    let succeeded = JobOutcome::plain(State::Succeeded);
-    let ends: Vec<_> = names[..1000].iter().map(|name| (name.as_str(), &succeeded)).collect();
-    let moment = Instant::now();
-    ends.chunks(8).for_each(|ends| journal.finish_jobs(ends).unwrap());
-    report("finish 1,000 jobs by eight", 1000, moment.elapsed());
-    journal.set_cursor("4f1c").unwrap();
-    drop(journal);
-
-    for _ in 0..5 {
-        let started = Instant::now();
-        let journal = Journal::open(dir.path()).unwrap();
-        let opened = started.elapsed();
-        let known = journal.digest().unwrap();
-        let digest = started.elapsed() - opened;
-        journal.cursor().unwrap();
-        assert_eq!(known.len(), 10_000);
-        println!("open {opened:?}, digest of 10,000 jobs {digest:?}, with the cursor {:?}", started.elapsed());
-        let started = Instant::now();
-        journal.unfinished().unwrap();
-        println!("unfinished {:?}", started.elapsed());
-        let started = Instant::now();
-        journal.job(&names[0]).unwrap();
-        println!("one job with its steps {:?}", started.elapsed());
-        let started = Instant::now();
-        drop(journal);
-        println!("close {:?}", started.elapsed());
-    }
-    std::io::stdout().flush().unwrap();
 }

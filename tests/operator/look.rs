@@ -79,7 +79,7 @@ pub(super) fn any_order(text: &str) -> String {
     // Of each run of lines about jobs or roles only what stands there counts.
     let is_loose =
         |line: &&str| line.contains("changed the roles") || line.contains(" succeeded") && !line.contains("=");
-    let mut loose: Vec<&str> = lines.iter().copied().filter(|line| is_loose(&line)).collect();
+    let mut loose: Vec<&str> = lines.iter().copied().filter(|line| is_loose(line)).collect();
     loose.sort_unstable();
     let mut loose = loose.into_iter();
     for line in &mut lines {

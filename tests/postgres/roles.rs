@@ -37,32 +37,33 @@ impl World {
 
 #[tokio::test]
 async fn levels_restrict_and_open_again() {
-    let world = world("secret").await;
-    let schema = ident("secret");
+    // Roles are the cluster's, which other tests share: no other has a schema of this name.
+    let world = world("vault").await;
+    let schema = ident("vault");
     let database = &world.database;
     database.apply_access(&schema, Access::Shared).await.unwrap();
-    assert_eq!(world.readers("secret", "sso_access").await, "t t t");
+    assert_eq!(world.readers("vault", "sso_access").await, "t t t");
     assert_eq!(world.text("select pg_has_role('borg', 'sso_access', 'member')::text").await, "true");
     let rows = world.catalog_rows().await;
     database.apply_access(&schema, Access::Shared).await.unwrap();
     assert_eq!(world.catalog_rows().await, rows, "a right state is not written again");
 
     database.apply_access(&schema, Access::Restricted).await.unwrap();
-    assert_eq!(world.readers("secret", "sso_access").await, "f f f");
-    assert_eq!(world.readers("secret", "secret").await, "t t t");
-    assert_eq!(world.text("select pg_has_role('secret', 'sso_access', 'usage')::text").await, "true");
-    assert_eq!(world.text("select pg_has_role('borg', 'secret', 'member')::text").await, "true");
+    assert_eq!(world.readers("vault", "sso_access").await, "f f f");
+    assert_eq!(world.readers("vault", "vault").await, "t t t");
+    assert_eq!(world.text("select pg_has_role('vault', 'sso_access', 'usage')::text").await, "true");
+    assert_eq!(world.text("select pg_has_role('borg', 'vault', 'member')::text").await, "true");
     let rows = world.catalog_rows().await;
     database.apply_access(&schema, Access::Restricted).await.unwrap();
     assert_eq!(world.catalog_rows().await, rows);
 
     database.apply_access(&schema, Access::Shared).await.unwrap();
-    assert_eq!(world.readers("secret", "sso_access").await, "t t t");
-    assert_eq!(world.text("select count(*)::text from pg_roles where rolname = 'secret'").await, "0");
+    assert_eq!(world.readers("vault", "sso_access").await, "t t t");
+    assert_eq!(world.text("select count(*)::text from pg_roles where rolname = 'vault'").await, "0");
     // The rights of a republished layer are those of the schema.
-    let roads = table_in("secret", "roads");
-    world.publish(&Dump::new("roads").schema("secret_data").first_column("x integer"), &roads).await.unwrap();
-    assert_eq!(world.readers("secret", "sso_access").await, "t t t");
+    let roads = table_in("vault", "roads");
+    world.publish(&Dump::new("roads").schema("vault_data").first_column("x integer"), &roads).await.unwrap();
+    assert_eq!(world.readers("vault", "sso_access").await, "t t t");
 }
 
 #[tokio::test]
