@@ -98,6 +98,7 @@ impl Ctx<'_> {
         let (mut columns, mut with_types) = (Vec::new(), String::new());
         let mut registered = None;
         if native_name.as_str().contains('\'') {
+            // It answers 500, "Error occurred building feature type".
             return Err(Error::new(
                 ErrorKind::Document,
                 "GeoServer cannot publish a table with an apostrophe in its name",

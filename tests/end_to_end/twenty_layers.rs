@@ -38,9 +38,7 @@ impl Twenty {
             Layer::new(open, "addresses"),
             Layer::new(open, "sites.v2"),
             Layer::new(open, "Straßen & Wege"),
-            // A real GeoServer answers 500 ("Error occurred building feature type") for a table with an
-            // apostrophe in its name.
-            Layer::new(open, if world.doubles.is_empty() { "its here" } else { "it's here" }),
+            Layer::new(open, "its here"),
             Layer::new(open, "道路"),
             Layer::new(open, "UPPER_Mixed"),
             Layer::new(open, "of tar").dump(|dump| dump.tar()),
