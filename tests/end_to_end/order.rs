@@ -1,0 +1,42 @@
+//! Jobs that wait for each other, and what cannot be published at all.
+
+use borg_slave::state_repo::Vcs;
+
+use super::{count, is_state};
+use crate::support::world::{Layer, World};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_that_waits_for_its_publication_does_not_hold_up_foreign_keys() {
+    let world = World::start(Vcs::Hg).await;
+    let zones = Layer::new("plan", "zones");
+    let parcels = Layer::new("plan", "parcels").dump(|dump| dump.references("plan_data", "zones", ""));
+    let newer = parcels.clone().title("Parcels, newer");
+    world.publish(&parcels).await;
+    world.publish(&zones).await;
+    world.publish_meta(&newer);
+    world.commit("publish both, and newer metadata of one");
+    world.pull().succeeded();
+    assert_eq!((count(&world, "plan", "parcels").await, count(&world, "plan", "zones").await), (10, 10));
+    assert_eq!(world.geoserver().layer("plan", "parcels").unwrap().title, "Parcels, newer");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_sql_view_keeps_the_columns_of_its_query_over_republications() {
+    let world = World::start(Vcs::Hg).await;
+    let view = Layer::new("plan", "areas")
+        .field("viewsql", "select id, version, st_x(geom) as east, geom from plan.areas".into());
+    for version in [1, 2] {
+        world.publish(&view.clone().dump(|dump| dump.version(version))).await;
+        world.commit("publish");
+        world.pull().succeeded();
+        is_state(&world, &view, "succeeded");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_geoserver_cannot_publish_is_refused_by_name() {
+    let world = World::start(Vcs::Hg).await;
+    world.publish(&Layer::new("plan", "it's here")).await;
+    world.commit("publish");
+    world.pull().failed().says("it's here: GeoServer cannot publish a table with an apostrophe in its name");
+}
