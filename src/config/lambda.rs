@@ -270,21 +270,36 @@ impl Parser<'_> {
     fn unary(&mut self) -> Result<Piece, String> {
         if self.eat("-") {
             let negated = self.unary()?;
-            return Ok(Piece::atom(format!("-{}", Self::value(negated, Level::Atom)?)));
+            let negated = Self::value(negated, Level::Atom)?;
+            // `--` is a reserved sign in Rhai.
+            let parted = if negated.starts_with('-') { format!("({negated})") } else { negated };
+            return Ok(Piece::atom(format!("-{parted}")));
         }
         let mut piece = self.primary()?;
         loop {
             if self.eat("[") {
                 let key = self.ternary()?;
                 self.expect("]")?;
-                piece =
-                    Piece::atom(format!("{}[{}]", Self::value(piece, Level::Atom)?, Self::value(key, Level::Loosest)?));
+                piece = Self::subscript(piece, key)?;
             } else if self.eat(".") {
                 piece = self.method(piece)?;
             } else {
                 return Ok(piece);
             }
         }
+    }
+
+    /// `receiver[key]`. Rhai's parser refuses the subscripts that it sees to be of the wrong type, which
+    /// Python would have refused when the filter was asked.
+    fn subscript(receiver: Piece, key: Piece) -> Result<Piece, String> {
+        let (receiver, key) = (Self::value(receiver, Level::Atom)?, Self::value(key, Level::Loosest)?);
+        if !receiver.starts_with("job") && !receiver.starts_with("get(") {
+            return Err(format!("a value is looked up in `{receiver}`, which is neither the job nor a part of it"));
+        }
+        if !key.starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit()) {
+            return Err(format!("`{key}` is looked up, which is neither a text nor a number"));
+        }
+        Ok(Piece::atom(format!("{receiver}[{key}]")))
     }
 
     fn method(&mut self, receiver: Piece) -> Result<Piece, String> {

@@ -203,7 +203,9 @@ impl Script {
         // The library ends its texts with the place, which the message has already.
         let cause = inner.to_string();
         let cause = cause.rsplit_once(" (line ").map_or(cause.as_str(), |(cause, _)| cause);
-        let cause = cause.strip_prefix("Runtime error: ").unwrap_or(cause).to_owned();
+        let cause = cause.strip_prefix("Runtime error: ").unwrap_or(cause);
+        // The library names a closure by a hash, which says nothing and differs from build to build.
+        let cause = if cause.contains("anon$") { "the closure does not take one argument" } else { cause }.to_owned();
         self.error(facts, &format!("fails{}", place(inner.position()))).hint(hint).source(std::io::Error::other(cause))
     }
 

@@ -222,7 +222,7 @@ fn what_fails_says_which_job_and_where() {
           Hint: correct the filter, then run again
 
         Error: FEATURE_FILTER: the filter, asked about geoserver/layers/cadastre.roads.json, fails
-          Caused by: Function not found: anon$69caec3a395f1e8c (map)
+          Caused by: the closure does not take one argument
           Hint: a closure takes one argument, the job: |job| …
 
         Error: FEATURE_FILTER: the filter, asked about geoserver/layers/cadastre.roads.json, must answer true or false and answers a function
