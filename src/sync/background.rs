@@ -1,0 +1,87 @@
+//! What earlier runs and the repository's tip tell a pass.
+
+use std::collections::{HashMap, HashSet};
+
+use super::range::read;
+use crate::config::Settings;
+use crate::error::Result;
+use crate::execute::{self, Background, Facts};
+use crate::job::{self, JobKind};
+use crate::journal::{Journal, State, StepRecord};
+use crate::plan::Plan;
+use crate::state_repo::{Revision, StateRepo};
+
+/// Gathers what the jobs of `plan` need to know before they start.
+///
+/// # Errors
+///
+/// When the journal or the repository cannot be read.
+pub(super) async fn background(
+    settings: &Settings,
+    repository: &mut StateRepo,
+    journal: &Journal,
+    tip: &Revision,
+    plan: &Plan,
+    again: bool,
+) -> Result<Background> {
+    let mut finished = HashMap::new();
+    let known = journal.digest()?;
+    for job in &plan.jobs {
+        let same = known
+            .get(&job.file.path)
+            .is_some_and(|known| known.content_md5 == job.content_md5 && known.action == job.action_name());
+        if same
+            && !again
+            && let Some(record) = journal.job(&job.file.path)?
+        {
+            finished.insert(job.file.path.clone(), finished_targets(&record.steps));
+        }
+    }
+    let filtered_layers = known
+        .iter()
+        .filter(|(_, known)| known.state == State::Filtered)
+        .filter_map(|(path, _)| job::classify(path, &settings.channels))
+        .filter(|file| file.kind == JobKind::Feature)
+        .map(|file| file.stem)
+        .collect();
+    Ok(Background {
+        facts: Facts::new(journal.markers()?),
+        finished_targets: finished,
+        workspace_levels: workspace_levels(settings, repository, tip).await?,
+        filtered_layers,
+    })
+}
+
+/// The access levels that the workspaces' own documents give; they decide over what layers say.
+async fn workspace_levels(
+    settings: &Settings,
+    repository: &mut StateRepo,
+    tip: &Revision,
+) -> Result<HashMap<String, job::AuthLevel>> {
+    let files: Vec<_> = repository
+        .files(tip)
+        .await?
+        .iter()
+        .filter_map(|path| job::classify(path, &settings.channels))
+        .filter(|file| file.kind == JobKind::Workspace)
+        .collect();
+    let mut levels = HashMap::new();
+    for candidate in read(repository, tip, files, false).await? {
+        let job = job::parse(&candidate.file, &candidate.content, false).ok().and_then(|parsed| match parsed {
+            job::Parsed::Job(document) => document.complete(None).ok(),
+            job::Parsed::Nothing { .. } => None,
+        });
+        // A workspace document that cannot be read fails as a job of its own.
+        if let Some(job::Complete { job: job::Job::Workspace(workspace), .. }) = job {
+            levels.insert(workspace.schema.as_str().to_owned(), workspace.access.level);
+        }
+    }
+    Ok(levels)
+}
+
+/// The targets on which an earlier try of the same job did everything.
+fn finished_targets(steps: &[StepRecord]) -> HashSet<String> {
+    let last = execute::Step::Styles.as_str();
+    let finished = steps.iter().filter(|step| step.step == last && step.outcome.is_success());
+    finished.filter_map(|step| step.target.clone()).collect()
+}

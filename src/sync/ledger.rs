@@ -1,0 +1,113 @@
+//! Events become records of the journal.
+
+use crate::error::{ErrorKind, Result};
+use crate::execute::{Event, JobEnd, Note, StepEnd};
+use crate::journal::{JobOutcome, Journal, NewJob, State, StepOutcome, StepRecord};
+use crate::plan;
+
+/// What the journal needs to know of a planned job.
+pub(super) struct Entry {
+    pub(super) job_file: String,
+    kind: &'static str,
+    action: &'static str,
+    content_md5: String,
+    revision: String,
+    job_id: Option<i64>,
+    job_batch_id: Option<String>,
+}
+
+impl Entry {
+    pub(super) fn of(job: &plan::PlannedJob) -> Self {
+        let document = match &job.work {
+            plan::Work::Run(document) => Some(document),
+            plan::Work::Superseded(_) | plan::Work::Invalid(_) => None,
+        };
+        Self {
+            job_file: job.file.path.clone(),
+            kind: job.file.kind.as_str(),
+            action: job.action_name(),
+            content_md5: job.content_md5.clone(),
+            revision: job.revision.clone(),
+            job_id: document.and_then(|document| document.job_id()),
+            job_batch_id: document.and_then(|document| document.job_batch_id()),
+        }
+    }
+
+    fn new_job(&self) -> NewJob<'_> {
+        NewJob {
+            job_file: &self.job_file,
+            kind: self.kind,
+            action: self.action,
+            content_md5: &self.content_md5,
+            revision: &self.revision,
+            job_id: self.job_id,
+            job_batch_id: self.job_batch_id.as_deref(),
+        }
+    }
+}
+
+/// The index of the job that an event is about, if it is about one.
+pub(super) fn job_of(event: &Event) -> Option<usize> {
+    match event {
+        Event::JobStarted { job }
+        | Event::StepStarted { job, .. }
+        | Event::StepProgress { job, .. }
+        | Event::StepEnded { job, .. }
+        | Event::JobEnded { job, .. } => Some(*job),
+        Event::Fact { .. } => None,
+    }
+}
+
+/// Writes down what happened: beginnings first and ends last, each of the two in one transaction,
+/// and what lies between in its order.
+pub(super) fn write_down(journal: &Journal, ledger: &[Entry], notes: &[Note]) -> Result<()> {
+    let events = || notes.iter().map(|note| &note.event);
+    let begun = events().filter_map(|event| match event {
+        Event::JobStarted { job } => ledger.get(*job).map(Entry::new_job),
+        _ => None,
+    });
+    journal.begin_jobs(&begun.collect::<Vec<_>>())?;
+    for event in events() {
+        write_step(journal, job_of(event).and_then(|job| ledger.get(job)), event)?;
+    }
+    let ended = events().filter_map(|event| match event {
+        Event::JobEnded { job, end } => Some((ledger.get(*job)?.job_file.as_str(), outcome(end))),
+        _ => None,
+    });
+    let ended: Vec<_> = ended.collect();
+    journal.finish_jobs(&ended.iter().map(|(job_file, outcome)| (*job_file, outcome)).collect::<Vec<_>>())
+}
+
+fn write_step(journal: &Journal, job: Option<&Entry>, event: &Event) -> Result<()> {
+    match (event, job) {
+        (Event::StepEnded { step, target, end, message, started, took, .. }, Some(job)) => {
+            let record = StepRecord {
+                step: step.as_str().to_owned(),
+                target: target.clone(),
+                outcome: match end {
+                    StepEnd::Done => StepOutcome::Done,
+                    StepEnd::Unchanged => StepOutcome::Unchanged,
+                    StepEnd::Failed => StepOutcome::Failed,
+                },
+                message: message.clone(),
+                started: *started,
+                duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            };
+            journal.record_step(&job.job_file, &record)
+        }
+        (Event::Fact { target, key, value: Some(value) }, _) => journal.set_marker(target, key, value),
+        (Event::Fact { target, key, value: None }, _) => journal.clear_marker(target, key),
+        _ => Ok(()),
+    }
+}
+
+fn outcome(end: &JobEnd) -> JobOutcome {
+    let plain = |state, message: Option<&String>| JobOutcome { message: message.cloned(), ..JobOutcome::plain(state) };
+    match end {
+        JobEnd::Succeeded(message) => plain(State::Succeeded, message.as_ref()),
+        JobEnd::Filtered(reason) => plain(State::Filtered, Some(reason)),
+        JobEnd::Waiting(reason) => plain(State::Waiting, Some(reason)),
+        JobEnd::Failed(error) if error.kind() == ErrorKind::Stopped => JobOutcome::because(State::Interrupted, error),
+        JobEnd::Failed(error) => JobOutcome::because(State::Failed, error),
+    }
+}

@@ -1,0 +1,211 @@
+//! One pass: changes → jobs → plan → execute → journal → cursor.
+
+mod background;
+mod ledger;
+mod range;
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{HookOnFailure, Settings};
+use crate::error::{Error, ErrorKind, Result};
+use crate::execute::{self, Event, JobEnd, Note};
+use crate::journal::{Journal, RunOutcome, RunSummary};
+use crate::plan::Plan;
+use crate::state_repo::{Revision, StateRepo};
+
+use self::ledger::{Entry, job_of, write_down};
+pub use self::range::{job_files, prepare};
+
+/// How many events are taken together at most.
+const EVENTS_AT_ONCE: usize = 1024;
+
+/// What a pass is asked to do.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Who asks, for the journal and the log: `sync`, `hook post-merge`.
+    pub trigger: String,
+    /// Changes after this revision, instead of after what was last applied.
+    pub from: Option<String>,
+    /// Changes up to this revision, instead of the tip.
+    pub to: Option<String>,
+    /// Where to begin when nothing was applied yet: the parent of a hook's first new changeset.
+    pub begin: Option<Revision>,
+    /// Only these files of the tip, whatever is known of them.
+    pub files: Vec<String>,
+    /// The failed jobs as well.
+    pub retry_failed: bool,
+}
+
+/// What a pass is going to do, and where it leads.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The revision that was applied before; null before the first.
+    pub from: Revision,
+    /// The revision that will have been applied.
+    pub to: Revision,
+    /// The jobs.
+    pub plan: Plan,
+    /// The cursor moves to `to` when the pass succeeds.
+    moves_cursor: bool,
+}
+
+/// How a pass ended.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// Jobs whose effects are all there.
+    pub succeeded: usize,
+    /// Jobs that this slave's filters do not take.
+    pub filtered: usize,
+    /// Jobs left for a later version.
+    pub waiting: usize,
+    /// Jobs that were done already.
+    pub done_before: usize,
+    /// The failed jobs with their errors.
+    pub failed: Vec<(String, Error)>,
+    /// How long the jobs took.
+    pub took: Duration,
+}
+
+impl Summary {
+    /// The run was asked to stop before it was finished.
+    #[must_use]
+    pub fn was_stopped(&self) -> bool {
+        self.failed.iter().any(|(_, error)| error.kind() == ErrorKind::Stopped)
+    }
+}
+
+impl Summary {
+    fn for_history(&self) -> RunSummary {
+        let outcome = match (self.was_stopped(), self.failed.is_empty()) {
+            (true, _) => RunOutcome::Stopped,
+            (false, false) => RunOutcome::Failed,
+            (false, true) => RunOutcome::Succeeded,
+        };
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        RunSummary {
+            outcome,
+            succeeded: number(self.succeeded),
+            failed: number(self.failed.len()),
+            unchanged: number(self.done_before),
+            message: None,
+        }
+    }
+}
+
+/// Sees a pass as it goes: the terminal, the log.
+pub trait Watcher: Send {
+    /// The pass begins with this plan.
+    fn begins(&mut self, prepared: &Prepared);
+    /// Something happened; `job_file` is the job's path, where the event is about a job.
+    fn sees(&mut self, job_file: Option<&str>, event: &Event);
+    /// Who is told how transfers go, if anybody is.
+    fn transfers(&mut self) -> Option<crate::wire::Meter> {
+        None
+    }
+    /// The pass has ended.
+    fn ends(&mut self, summary: &Summary);
+}
+
+/// Whether what was last applied is about to come in: its hook has ended, its pull has not. Until
+/// then the tip is older than what is published.
+///
+/// # Errors
+///
+/// When the repository or the journal cannot be read.
+pub async fn is_ahead_of_a_pull(repository: &mut StateRepo, journal: &Journal) -> Result<bool> {
+    if !repository.is_being_written() {
+        return Ok(false);
+    }
+    match journal.cursor()? {
+        Some(cursor) => Ok(repository.resolve(&cursor).await?.is_none()),
+        None => Ok(false),
+    }
+}
+
+/// Runs what was prepared and writes down how it went, as it goes.
+///
+/// # Errors
+///
+/// When the adapters cannot be built or the journal cannot be written; failed jobs are no error
+/// here, they stand in the summary.
+pub async fn run(
+    settings: &Settings,
+    repository: &mut StateRepo,
+    journal: &Journal,
+    request: &Request,
+    prepared: Prepared,
+    watcher: &mut dyn Watcher,
+    stop: &CancellationToken,
+) -> Result<Summary> {
+    let clock = Instant::now();
+    let mut summary = Summary { done_before: prepared.plan.done.len(), ..Summary::default() };
+    watcher.begins(&prepared);
+    let Prepared { from, to, plan, moves_cursor } = prepared;
+    if !plan.jobs.is_empty() {
+        // What can be refused is refused before anything is written down.
+        let parts = crate::wire::parts(settings, watcher.transfers(), stop)?;
+        let again = !request.files.is_empty();
+        let background = background::background(settings, repository, journal, &to, &plan, again).await?;
+        if moves_cursor && request.begin.as_ref() == Some(&from) && journal.cursor()?.is_none() && !from.is_null() {
+            // Git keeps the commits even if a job fails: the next run starts where this one does.
+            journal.set_cursor(from.as_str())?;
+        }
+        let run = journal.start_run(&request.trigger, Some(from.as_str()), Some(to.as_str()))?;
+        let ledger: Vec<Entry> = plan.jobs.iter().map(Entry::of).collect();
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        let executing = tokio::spawn(execute::execute(plan, parts, background, sender, stop.clone()));
+        let mut written = Ok(());
+        let mut notes: Vec<Note> = Vec::new();
+        // What happened at the same time shares the flushes of the disk.
+        while receiver.recv_many(&mut notes, EVENTS_AT_ONCE).await > 0 {
+            for Note { event, .. } in &notes {
+                let job = job_of(event).and_then(|job| ledger.get(job));
+                watcher.sees(job.map(|job| job.job_file.as_str()), event);
+            }
+            let outcome = write_down(journal, &ledger, &notes);
+            let is_written = outcome.is_ok();
+            if let Err(error) = outcome
+                && written.is_ok()
+            {
+                // Work that nobody can remember is pointless; what runs comes to a safe point.
+                stop.cancel();
+                written = Err(error);
+            }
+            for Note { event, written: waiting } in notes.drain(..) {
+                if is_written {
+                    // Who has given up waiting needs no answer.
+                    let _ = waiting.map(|waiting| waiting.send(()));
+                }
+                if let Event::JobEnded { job, end } = event {
+                    let job_file = ledger.get(job).map(|job| job.job_file.clone()).unwrap_or_default();
+                    count(&mut summary, job_file, end);
+                }
+            }
+        }
+        if let Err(panic) = executing.await {
+            return Err(Error::new(ErrorKind::Bug, "the execution of the plan crashed").source(panic));
+        }
+        written?;
+        journal.finish_run(run, &summary.for_history())?;
+    }
+    let kept =
+        summary.failed.is_empty() || (settings.hook_on_failure == HookOnFailure::Accept && !summary.was_stopped());
+    if moves_cursor && kept && !settings.rollback {
+        journal.set_cursor(to.as_str())?;
+    }
+    summary.took = clock.elapsed();
+    watcher.ends(&summary);
+    Ok(summary)
+}
+
+fn count(summary: &mut Summary, job_file: String, end: JobEnd) {
+    match end {
+        JobEnd::Succeeded(_) => summary.succeeded += 1,
+        JobEnd::Filtered(_) => summary.filtered += 1,
+        JobEnd::Waiting(_) => summary.waiting += 1,
+        JobEnd::Failed(error) => summary.failed.push((job_file, error)),
+    }
+}

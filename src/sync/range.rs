@@ -1,0 +1,227 @@
+//! What a pass has to do: the job files of a range of revisions, and those that earlier runs left.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use super::{Prepared, Request};
+use crate::config::Settings;
+use crate::error::{Error, ErrorKind, Result};
+use crate::execute;
+use crate::job;
+use crate::journal::{Journal, Known, State};
+use crate::plan::{self, Again, Candidate};
+use crate::state_repo::{ChangeKind, Revision, StateRepo};
+
+/// Finds out what a pass has to do; reads the repository and the journal, changes nothing.
+///
+/// # Errors
+///
+/// When the repository or the journal cannot be read, or a named revision or file is not there.
+pub async fn prepare(
+    settings: &Settings,
+    repository: &mut StateRepo,
+    journal: Option<&Journal>,
+    request: &Request,
+) -> Result<Prepared> {
+    let to = match &request.to {
+        Some(name) => named_revision(repository, "--to", name).await?,
+        None => repository.tip().await?,
+    };
+    let noted = journal.map(Journal::cursor).transpose()?.flatten();
+    let cursor = match &noted {
+        Some(name) => repository.resolve(name).await?,
+        None => None,
+    };
+    let from = match (&request.from, &cursor, &request.begin) {
+        (Some(name), _, _) => named_revision(repository, "--from", name).await?,
+        (None, Some(cursor), _) => repository.fork_point(cursor, &to).await?,
+        (None, None, Some(begin)) => begin.clone(),
+        (None, None, None) => Revision::null(),
+    };
+    if cursor.is_none() && !from.is_null() && request.from.is_none() {
+        tracing::warn!(
+            from = %from,
+            "nothing is known to be applied yet: only the new changesets are; `borg-slave sync --from null` applies what was in the clone before"
+        );
+    }
+    let touched = journal.map(Journal::touched_since_cursor).transpose()?.unwrap_or_default();
+    let applied_is_gone = noted.is_some() && cursor.is_none();
+    // Where nothing has changed, only what is unfinished matters, however many jobs are known.
+    let nothing_new = request.files.is_empty() && from == to && touched.is_empty() && !applied_is_gone;
+    let known = match journal {
+        Some(journal) if nothing_new => journal.unfinished()?,
+        Some(journal) => journal.digest()?,
+        None => HashMap::new(),
+    };
+    let (candidates, again) = if request.files.is_empty() {
+        let mut candidates = changed_files(settings, repository, &from, &to).await?;
+        let mut more = left_over(settings, &known, request.retry_failed, &candidates);
+        // The changesets that were applied are gone again: any job may be of one of them.
+        let in_doubt = if applied_is_gone { known.keys().cloned().collect() } else { touched };
+        let in_range: HashSet<&str> = candidates.iter().map(|candidate| candidate.file.path.as_str()).collect();
+        more.extend(in_doubt.into_iter().filter(|path| !in_range.contains(path.as_str())));
+        candidates.extend(named_again(settings, repository, journal, &to, &more).await?);
+        (candidates, Again::Never)
+    } else {
+        (named_files(settings, repository, &to, &request.files).await?, Again::Always)
+    };
+    let mut plan = plan::plan(candidates, &known, again);
+    if !settings.include.is_empty() {
+        plan.jobs.retain(|job| settings.include.contains(&job.file.path));
+        for job in &mut plan.jobs {
+            job.after.clear();
+        }
+    }
+    let whole = request.files.is_empty() && settings.include.is_empty();
+    let moves_cursor = whole && (request.from.is_none() || cursor.is_none()) && cursor.as_ref() != Some(&to);
+    Ok(Prepared { from, to, plan, moves_cursor })
+}
+
+/// The job files that a request names, or all of the tip.
+///
+/// # Errors
+///
+/// When the repository cannot be read or a named file is not there.
+pub async fn job_files(settings: &Settings, repository: &mut StateRepo, request: &Request) -> Result<Vec<Candidate>> {
+    let tip = repository.tip().await?;
+    if request.files.is_empty() {
+        changed_files(settings, repository, &Revision::null(), &tip).await
+    } else {
+        named_files(settings, repository, &tip, &request.files).await
+    }
+}
+
+async fn named_revision(repository: &mut StateRepo, option: &str, name: &str) -> Result<Revision> {
+    repository.resolve(name).await?.ok_or_else(|| {
+        Error::new(ErrorKind::Usage, "there is no such revision in the state repository")
+            .subject(format!("{option} {name}"))
+            .hint("name a changeset by its hash, number, tag or branch; `null` is before the first one")
+    })
+}
+
+async fn changed_files(
+    settings: &Settings,
+    repository: &mut StateRepo,
+    from: &Revision,
+    to: &Revision,
+) -> Result<Vec<Candidate>> {
+    if from == to {
+        return Ok(Vec::new());
+    }
+    let changes = repository.changes(from, to).await?;
+    let (mut present, mut deleted) = (Vec::new(), Vec::new());
+    for change in changes {
+        if let Some(file) = job::classify(&change.path, &settings.channels) {
+            if change.kind == ChangeKind::Removed { deleted.push(file) } else { present.push(file) }
+        }
+    }
+    let mut candidates = read(repository, to, present, false).await?;
+    candidates.extend(read(repository, from, deleted, true).await?);
+    Ok(candidates)
+}
+
+pub(super) async fn read(
+    repository: &mut StateRepo,
+    revision: &Revision,
+    files: Vec<job::JobFile>,
+    deleted: bool,
+) -> Result<Vec<Candidate>> {
+    let paths: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
+    let contents = repository.contents(revision, &paths).await?;
+    // A file that cannot be read becomes a job that fails by name, not one that is skipped.
+    Ok(files
+        .into_iter()
+        .zip(contents)
+        .map(|(file, content)| Candidate {
+            file,
+            deleted,
+            content: content.unwrap_or_default(),
+            revision: revision.as_str().to_owned(),
+        })
+        .collect())
+}
+
+/// Job files that the range does not hold but that are still to be done: interrupted ones, failed
+/// ones when asked for, and those that an older version left for this one.
+fn left_over(
+    settings: &Settings,
+    known: &HashMap<String, Known>,
+    retry_failed: bool,
+    candidates: &[Candidate],
+) -> BTreeSet<String> {
+    let in_range: HashSet<&str> = candidates.iter().map(|candidate| candidate.file.path.as_str()).collect();
+    known
+        .iter()
+        .filter(|(path, known)| match known.state {
+            // A run that retried an old job may have been killed: no new change would bring it up again.
+            State::Running | State::Interrupted | State::Forgotten => true,
+            State::Failed => retry_failed,
+            State::Waiting => {
+                job::classify(path, &settings.channels).is_some_and(|file| execute::applies(file.kind, &known.action))
+            }
+            State::Succeeded | State::Filtered => false,
+        } && !in_range.contains(path.as_str()))
+        .map(|(path, _)| path.clone())
+        .collect()
+}
+
+/// Reads jobs again that the journal knows: at the tip, or, if they were deleted, where they last were.
+async fn named_again(
+    settings: &Settings,
+    repository: &mut StateRepo,
+    journal: Option<&Journal>,
+    tip: &Revision,
+    paths: &BTreeSet<String>,
+) -> Result<Vec<Candidate>> {
+    let files: Vec<_> = paths.iter().filter_map(|path| job::classify(path, &settings.channels)).collect();
+    if files.is_empty() {
+        return Ok(Vec::new());
+    }
+    let wanted: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
+    let contents = repository.contents(tip, &wanted).await?;
+    let mut candidates = Vec::new();
+    for (file, content) in files.into_iter().zip(contents) {
+        if let Some(content) = content {
+            candidates.push(Candidate { file, deleted: false, content, revision: tip.as_str().to_owned() });
+            continue;
+        }
+        let record = journal.map(|journal| journal.job(&file.path)).transpose()?.flatten();
+        let Some(record) = record else { continue };
+        match repository.resolve(&record.revision).await? {
+            Some(revision) => candidates.extend(read(repository, &revision, vec![file], true).await?),
+            None if record.action == job::Action::Remove.as_str() => {}
+            // Rolled back with its pull; what is to go follows from the file's name.
+            None => candidates.push(Candidate { file, deleted: true, content: Vec::new(), revision: record.revision }),
+        }
+    }
+    Ok(candidates)
+}
+
+async fn named_files(
+    settings: &Settings,
+    repository: &mut StateRepo,
+    tip: &Revision,
+    paths: &[String],
+) -> Result<Vec<Candidate>> {
+    let mut files = Vec::new();
+    for path in paths {
+        files.push(job::classify(path, &settings.channels).ok_or_else(|| {
+            Error::new(ErrorKind::Usage, "this is no job file of a channel that this slave listens to")
+                .subject(path)
+                .hint(format!(
+                    "name it as it stands in the repository, such as `{}/layers/workspace.name.json`",
+                    settings.channels.first().map_or("geoserver", String::as_str)
+                ))
+        })?);
+    }
+    let contents = repository.contents(tip, paths).await?;
+    files
+        .into_iter()
+        .zip(contents)
+        .map(|(file, content)| match content {
+            Some(content) => Ok(Candidate { file, deleted: false, content, revision: tip.as_str().to_owned() }),
+            None => Err(Error::new(ErrorKind::Usage, "the state repository has no such file at its tip")
+                .subject(file.path)
+                .hint("a removal is applied by `borg-slave sync` with the range that holds it")),
+        })
+        .collect()
+}
