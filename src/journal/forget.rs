@@ -64,17 +64,4 @@ impl Journal {
             Ok(Forgotten { forgotten, unknown })
         })
     }
-
-    /// Drops all that is known of `files`, such as ones that are gone from the repository and need no
-    /// removal. Returns how many there were. Durable.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Io`](crate::error::ErrorKind::Io) or [`ErrorKind::Busy`](crate::error::ErrorKind::Busy) when the journal cannot be written.
-    pub fn drop_jobs(&self, files: &[String]) -> Result<usize> {
-        self.write(Durability::PowerLoss, |transaction| {
-            transaction
-                .execute("delete from job where job_file in (select value from json_each(?1))", [json_list(files)])
-        })
-    }
 }

@@ -2,17 +2,22 @@
 //!
 //! The plan is made from the changed files of the range and from what the journal knows of them.
 //! It says for each job file whether it runs, is done already, or cannot run, and which jobs must
-//! have ended before it begins. Only true dependencies order jobs: the files that concern one layer
-//! run after each other (publish, metadata, tile cache, removal); foreign keys are known only once
-//! a dump is there and are waited for while the plan is executed.
+//! have ended before it begins. Only true dependencies order jobs (`order`): the files that concern one
+//! layer run after each other (publish, metadata, tile cache, removal), layers after their stores, groups
+//! after their members; foreign keys are known only once a dump is there and are waited for while the
+//! plan is executed.
+
+mod order;
 
 use std::collections::{HashMap, HashSet};
 
 use md5::{Digest as _, Md5};
 
 use crate::error::Error;
-use crate::job::{self, Action, Companion, Document, JobFile, JobKind, Parsed};
+use crate::job::{self, Action, Document, JobFile, Parsed};
 use crate::journal::{Known, State};
+
+use self::order::{Subject, subject};
 
 /// A changed file of the state repository that is a job file.
 #[derive(Debug)]
@@ -108,9 +113,8 @@ pub fn plan(candidates: Vec<Candidate>, known: &HashMap<String, Known>, again: A
             plan.done.push(job.file.path);
         }
     }
-    plan.jobs.sort_by(|a, b| order(a).cmp(&order(b)));
     drop_superseded_removals(&mut plan.jobs);
-    chain_jobs_of_one_subject(&mut plan.jobs);
+    order::arrange(&mut plan.jobs);
     plan
 }
 
@@ -121,35 +125,6 @@ fn is_done(known: Option<&Known>, content_md5: &str, action: Option<Action>) -> 
             && Some(known.action.as_str()) == action.map(Action::as_str)
             && matches!(known.state, State::Succeeded)
     })
-}
-
-/// Workspaces first, since they decide who may read; removals after publications.
-fn order(job: &PlannedJob) -> (bool, u8, &str, u8, &str) {
-    let kind = match job.file.kind {
-        JobKind::Auth => 0,
-        JobKind::Workspace => 1,
-        JobKind::AccessRules => 2,
-        JobKind::WmsStore | JobKind::LiveStore => 3,
-        JobKind::Feature => 4,
-        JobKind::WmsLayer | JobKind::LiveLayer => 5,
-        JobKind::LayerGroup => 6,
-    };
-    let removal = job.action == Some(Action::Remove);
-    // A store must outlive its layers, a layer its groups.
-    let kind = if removal { 10 - kind } else { kind };
-    let step = match job.file.companion {
-        None => 0,
-        Some(Companion::Meta) => 1,
-        Some(Companion::EmptyGwc) => 2,
-    };
-    (removal, kind, &job.file.stem, step, &job.file.path)
-}
-
-type Subject = (JobKind, String);
-
-/// What a job is about: jobs with the same subject never run at the same time.
-fn subject(job: &PlannedJob) -> Subject {
-    (job.file.kind, job.file.stem.clone())
 }
 
 /// A layer that moves from one channel to another is removed here and published there: taking it
@@ -163,15 +138,6 @@ fn drop_superseded_removals(jobs: &mut [PlannedJob]) {
     for job in jobs.iter_mut().filter(|job| job.action == Some(Action::Remove)) {
         if let Some(path) = published.get(&subject(job)) {
             job.work = Work::Superseded(format!("nothing is removed: {path} publishes the same name"));
-        }
-    }
-}
-
-fn chain_jobs_of_one_subject(jobs: &mut [PlannedJob]) {
-    let mut last: HashMap<Subject, usize> = HashMap::new();
-    for (index, job) in jobs.iter_mut().enumerate() {
-        if let Some(previous) = last.insert(subject(job), index) {
-            job.after.push(previous);
         }
     }
 }
