@@ -3,6 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use super::{Ctx, Event};
+use crate::error::Result;
+use crate::geoserver::GeoServer;
+use crate::name::GeoName;
+
 /// Small facts by target and key, as the journal keeps them; changed while a pass runs.
 #[derive(Debug, Default)]
 pub struct Facts(Mutex<HashMap<(String, String), String>>);
@@ -26,5 +31,40 @@ impl Facts {
             Some(value) => facts.insert(key, value.to_owned()),
             None => facts.remove(&key),
         };
+    }
+}
+
+impl Ctx<'_> {
+    /// The key of a fact about an object of GeoServer.
+    pub(super) fn fact_key(kind: &str, workspace: &GeoName, name: &GeoName) -> String {
+        format!("{kind} {workspace}:{name}")
+    }
+
+    /// Keeps a fact; `None` forgets it.
+    pub(super) fn remember(&self, server: &GeoServer, key: &str, value: Option<String>) {
+        self.run.background.facts.set(server.name(), key, value.as_deref());
+        self.run.emit(Event::Fact { target: server.name().to_owned(), key: key.to_owned(), value });
+    }
+
+    /// Forgets a fact before what it tells is changed: a kill in between must not leave it standing.
+    pub(super) async fn forget(&self, server: &GeoServer, key: &str) -> Result<()> {
+        if self.recall(server, key).is_none() {
+            return Ok(());
+        }
+        self.run.background.facts.set(server.name(), key, None);
+        let (target, key) = (server.name().to_owned(), key.to_owned());
+        self.run.write(Event::Fact { target, key, value: None }).await
+    }
+
+    /// What is known.
+    pub(super) fn recall(&self, server: &GeoServer, key: &str) -> Option<String> {
+        self.run.background.facts.get(server.name(), key)
+    }
+
+    /// Keeps a fact that must be on record before anything else is done.
+    pub(super) async fn note(&self, target: &str, key: &str, value: String) -> Result<()> {
+        self.run.background.facts.set(target, key, Some(&value));
+        let (target, key) = (target.to_owned(), key.to_owned());
+        self.run.write(Event::Fact { target, key, value: Some(value) }).await
     }
 }

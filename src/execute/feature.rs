@@ -5,11 +5,10 @@ use std::sync::PoisonError;
 
 use futures_util::future::join_all;
 
-use super::geoserver::{Published, StyleFiles};
+use super::layer::VectorLayer;
 use super::tables::{Loading, Voice};
 use super::{Ctx, Event, JobEnd, Step, StepEnd, Stepped};
 use crate::error::{Error, ErrorKind, Result};
-use crate::geoserver::GeoServer;
 use crate::job::{Action, FeatureJob, FeatureRemoval, FileRef, StyleRef};
 use crate::name::{GeoName, PgIdent};
 use crate::postgres::{Archive, Database, ForeignKey, Swapped, Table};
@@ -21,21 +20,20 @@ impl Ctx<'_> {
         let table = table(job);
         let mut fetched = Vec::new();
         let mut notes = Vec::new();
-        let servers: Vec<_> = if job.sync_geoserver_data {
-            self.run.parts.geoservers.iter().filter(|server| !self.is_finished(server.name())).collect()
-        } else {
-            Vec::new()
-        };
+        let servers = if job.sync_geoserver_data { self.unfinished_geoservers() } else { Vec::new() };
+        let layer = self.layer_of(job, table.clone())?;
         // The styles are asked for in the moment in which the dump is: so they travel with it, and not
         // each by itself when its table is there.
         let dump = self.dump_to_load(job, &table).await?;
         let (data, styles) = tokio::join!(
             Box::pin(self.publish_table(job, &table, dump, voice, &mut notes)),
-            Box::pin(self.style_files(job, &servers))
+            Box::pin(self.style_files(&layer, &servers))
         );
         fetched.extend(data?);
         if !servers.is_empty() {
-            fetched.extend(Box::pin(self.publish_on_geoservers(job, &table, &servers, styles?, &mut notes)).await?);
+            let store = self.workspace_store(job, &layer.store);
+            let publish = self.publish_on_geoservers(&layer, &store, &servers, styles?, &mut notes);
+            fetched.extend(Box::pin(publish).await?);
         }
         if !self.run.parts.choices.keep_cached_files {
             for file in &fetched {
@@ -48,6 +46,26 @@ impl Ctx<'_> {
             self.discard_leftovers(&job.workspace, &job.name, job.styles.iter().map(StyleRef::geoserver_name));
         }
         Ok(JobEnd::Succeeded((!notes.is_empty()).then(|| notes.join("; "))))
+    }
+
+    /// The layer that GeoServer is to show.
+    fn layer_of<'a>(&self, job: &'a FeatureJob, table: Table) -> Result<VectorLayer<'a>> {
+        Ok(VectorLayer {
+            workspace: &job.workspace,
+            name: &job.name,
+            store: self.store_of_workspace(&job.workspace)?,
+            native_name: job.native_table.as_ref().unwrap_or(&job.database.table),
+            table: Some(table),
+            description: &job.description,
+            service_type: job.service_type,
+            spatial: &job.spatial,
+            viewsql: job.viewsql.as_deref(),
+            styles: &job.styles,
+            access: job.access,
+            setting: &job.geoserver_setting,
+            preview: &job.preview,
+            publication: None,
+        })
     }
 
     /// The dump of a job that has one, unless this very content is published already.
@@ -176,7 +194,7 @@ impl Ctx<'_> {
         voice: &mut Voice<'_>,
     ) -> Result<Stepped<()>> {
         let md5 = dump.md5.to_string();
-        self.forget_data(job).await?;
+        self.forget_data(&job.workspace, &job.name).await?;
         let swapped = match database.swap(table, Some(&md5)).await {
             // Rows of a table that is still to be replaced may point to rows that are gone here.
             Err(error) if matches!(error.kind(), ErrorKind::Database | ErrorKind::Dependency) => {
@@ -190,7 +208,7 @@ impl Ctx<'_> {
         voice.swapped();
         if columns_changed {
             // GeoServer answers with the old columns until it is told: first thing after the swap.
-            self.forget_schema_everywhere(job).await;
+            self.forget_schema_everywhere(&job.workspace, &job.name).await;
         }
         Ok(((), StepEnd::Done, columns_changed.then(|| "the columns changed".to_owned())))
     }
@@ -231,39 +249,13 @@ impl Ctx<'_> {
         self.run.filtered_layers.lock().unwrap_or_else(PoisonError::into_inner).contains(layer)
     }
 
-    /// Does a feature's part on every GeoServer; each has its own outcome.
-    async fn publish_on_geoservers(
-        &self,
-        job: &FeatureJob,
-        table: &Table,
-        servers: &[&GeoServer],
-        styles: StyleFiles,
-        notes: &mut Vec<String>,
-    ) -> Result<Vec<Fetched>> {
-        let described = self.describe(job, table).await?;
-        if let Some(warning) = &described.warning {
-            notes.push(warning.clone());
-        }
-        let outcomes =
-            join_all(servers.iter().map(|server| Box::pin(self.publish_on(server, job, &described, &styles)))).await;
-        let mut failures = Vec::new();
-        for (server, outcome) in servers.iter().zip(outcomes) {
-            match outcome {
-                Ok(Published { bad_styles }) => failures.extend(bad_styles),
-                Err(error) if servers.len() == 1 => failures.push(error),
-                Err(error) => failures.push(error.within(server.name())),
-            }
-        }
-        match Error::all(failures) {
-            Some(error) => Err(error),
-            None => Ok(styles.into_fetched()),
-        }
-    }
-
     /// Takes a feature layer away: from every GeoServer first, then from the database.
     pub(super) async fn remove_feature(&self, job: &FeatureRemoval) -> Result<JobEnd> {
         let servers = self.run.parts.geoservers.iter();
-        let outcomes = join_all(servers.clone().map(|server| Box::pin(self.remove_from(server, job)))).await;
+        let store = self.store_of_workspace(&job.workspace)?;
+        let layer = (&job.workspace, &store, &job.name);
+        let outcomes =
+            join_all(servers.clone().map(|server| Box::pin(self.remove_from(server, layer, &job.styles)))).await;
         let failures = servers.zip(outcomes).filter_map(|(server, outcome)| Some(outcome.err()?.within(server.name())));
         if let Some(error) = Error::all(failures.collect()) {
             // The table stays as long as a GeoServer may still read it.

@@ -8,11 +8,12 @@
 mod events;
 mod facts;
 mod feature;
-mod geoserver;
+mod layer;
 mod metadata;
 mod removals;
 mod schemas;
 mod shared;
+mod stores;
 mod tables;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

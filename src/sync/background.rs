@@ -27,9 +27,10 @@ pub(super) async fn background(
     let mut finished = HashMap::new();
     let known = journal.digest()?;
     for job in &plan.jobs {
-        let same = known
-            .get(&job.file.path)
-            .is_some_and(|known| known.content_md5 == job.content_md5 && known.action == job.action_name());
+        // What succeeded and runs nevertheless has to be done anew, everywhere.
+        let same = known.get(&job.file.path).is_some_and(|known| {
+            known.content_md5 == job.content_md5 && known.action == job.action_name() && known.state != State::Succeeded
+        });
         if same
             && !again
             && let Some(record) = journal.job(&job.file.path)?

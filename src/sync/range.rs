@@ -6,7 +6,7 @@ use super::{Prepared, Request};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute;
-use crate::job;
+use crate::job::{self, JobKind};
 use crate::journal::{Journal, Known, State};
 use crate::plan::{self, Again, Candidate};
 use crate::state_repo::{ChangeKind, Revision, StateRepo};
@@ -57,12 +57,17 @@ pub async fn prepare(
         let mut more = left_over(settings, &known, request.retry_failed, &candidates);
         // The changesets that were applied are gone again: any job may be of one of them.
         let in_doubt = if applied_is_gone { known.keys().cloned().collect() } else { touched };
-        let in_range: HashSet<&str> = candidates.iter().map(|candidate| candidate.file.path.as_str()).collect();
+        let in_range: HashSet<String> = candidates.iter().map(|candidate| candidate.file.path.clone()).collect();
         more.extend(in_doubt.into_iter().filter(|path| !in_range.contains(path.as_str())));
-        candidates.extend(named_again(settings, repository, journal, &to, &more).await?);
+        let mut again = named_again(settings, repository, journal, &to, &more).await?;
+        add_newer_metadata(settings, repository, &to, &mut again).await?;
+        again.retain(|candidate| !in_range.contains(candidate.file.path.as_str()));
+        candidates.extend(again);
         (candidates, Again::Never)
     } else {
-        (named_files(settings, repository, &to, &request.files).await?, Again::Always)
+        let mut named = named_files(settings, repository, &to, &request.files).await?;
+        add_newer_metadata(settings, repository, &to, &mut named).await?;
+        (named, Again::Always)
     };
     let mut plan = plan::plan(candidates, &known, again);
     if !settings.include.is_empty() {
@@ -138,6 +143,34 @@ pub(super) async fn read(
             revision: revision.as_str().to_owned(),
         })
         .collect())
+}
+
+/// Adds the metadata files of layers that are published again. A master deletes a layer's `.meta.json` when
+/// it publishes the layer: one that stands beside the job file is newer and must have the last word.
+async fn add_newer_metadata(
+    settings: &Settings,
+    repository: &mut StateRepo,
+    tip: &Revision,
+    candidates: &mut Vec<Candidate>,
+) -> Result<()> {
+    let there: HashSet<&str> = candidates.iter().map(|candidate| candidate.file.path.as_str()).collect();
+    let layers = candidates.iter().filter(|candidate| {
+        candidate.file.kind == JobKind::Feature && candidate.file.companion.is_none() && !candidate.deleted
+    });
+    let paths: Vec<String> = layers
+        .filter_map(|candidate| Some(format!("{}.meta.json", candidate.file.path.strip_suffix(".json")?)))
+        .filter(|path| !there.contains(path.as_str()))
+        .collect();
+    if paths.is_empty() {
+        return Ok(());
+    }
+    let contents = repository.contents(tip, &paths).await?;
+    for (path, content) in paths.iter().zip(contents) {
+        if let (Some(file), Some(content)) = (job::classify(path, &settings.channels), content) {
+            candidates.push(Candidate { file, deleted: false, content, revision: tip.as_str().to_owned() });
+        }
+    }
+    Ok(())
 }
 
 /// Job files that the range does not hold but that are still to be done: interrupted ones, failed

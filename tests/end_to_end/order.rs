@@ -21,6 +21,25 @@ async fn metadata_that_waits_for_its_publication_does_not_hold_up_foreign_keys()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_is_published_again_by_hand_keeps_its_newer_metadata() {
+    let world = World::start(Vcs::Hg).await;
+    let roads = Layer::new("plan", "roads").title("Roads");
+    world.publish(&roads).await;
+    world.commit("publish");
+    world.pull().succeeded();
+    world.publish_meta(&roads.clone().title("Roads, newer"));
+    world.commit("newer metadata");
+    world.pull().succeeded();
+    let title = || world.geoserver().layer("plan", "roads").unwrap().title;
+    assert_eq!(title(), "Roads, newer");
+    world.slave(&["sync", "--file", &roads.job_file()]).succeeded().says(&roads.meta_file());
+    assert_eq!(title(), "Roads, newer");
+    world.slave(&["status", "forget", &roads.job_file()]).succeeded();
+    world.slave(&["sync"]).succeeded();
+    assert_eq!(title(), "Roads, newer");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_sql_view_keeps_the_columns_of_its_query_over_republications() {
     let world = World::start(Vcs::Hg).await;
     let view = Layer::new("plan", "areas")

@@ -1,0 +1,78 @@
+//! Workspaces and stores, which many jobs share.
+
+use std::collections::BTreeMap;
+
+use secrecy::SecretString;
+
+use super::{Ctx, StepEnd, Stepped};
+use crate::error::Result;
+use crate::geoserver::{Change, GeoServer, PostgisStore, default_store_parameters};
+use crate::job::{ConnectionParameters, FeatureJob};
+use crate::name::GeoName;
+
+impl Ctx<'_> {
+    /// Makes sure of a workspace, once per pass.
+    pub(super) async fn shared_workspace(&self, server: &GeoServer, workspace: &GeoName) -> Result<Stepped<()>> {
+        let key = (server.name().to_owned(), format!("workspace {workspace}"));
+        let uri = self.run.parts.choices.workspace_namespace.fill(workspace.as_str());
+        let make = async { Ok(server.ensure_workspace(workspace, &uri).await? != Change::Unchanged) };
+        let changed = self.run.geoserver_steps.once(key, make).await?;
+        Ok(((), if changed { StepEnd::Done } else { StepEnd::Unchanged }, None))
+    }
+
+    /// Makes sure of a PostGIS store, once per pass; the first that asks decides what it is like.
+    pub(super) async fn shared_store(&self, server: &GeoServer, store: &PostgisStore) -> Result<Stepped<()>> {
+        let fact = Self::fact_key("store", &store.workspace, &store.name);
+        let key = (server.name().to_owned(), fact.clone());
+        let make = async {
+            let (change, fingerprint) =
+                server.ensure_postgis_store(store, self.recall(server, &fact).as_deref()).await?;
+            if self.recall(server, &fact).as_deref() != Some(fingerprint.as_str()) {
+                self.remember(server, &fact, Some(fingerprint));
+            }
+            Ok(change != Change::Unchanged)
+        };
+        let changed = self.run.geoserver_steps.once(key, make).await?;
+        Ok(((), if changed { StepEnd::Done } else { StepEnd::Unchanged }, None))
+    }
+
+    /// The name of a workspace's store on the slave's database.
+    pub(super) fn store_of_workspace(&self, workspace: &GeoName) -> Result<GeoName> {
+        GeoName::new("store", self.run.parts.choices.datastore_name.fill(workspace.as_str()))
+    }
+
+    /// The store of a workspace on the slave's database.
+    pub(super) fn workspace_store(&self, job: &FeatureJob, name: &GeoName) -> PostgisStore {
+        let choices = &self.run.parts.choices;
+        let mut connection = choices.store_connection.clone();
+        connection.insert("schema".into(), job.database.schema.to_string());
+        let overrides = job.connection_overrides();
+        self.postgis_store(&job.workspace, name, connection, choices.store_password.clone(), overrides)
+    }
+
+    /// A PostGIS store with the usual parameters, where the job does not say otherwise.
+    pub(super) fn postgis_store(
+        &self,
+        workspace: &GeoName,
+        name: &GeoName,
+        connection: BTreeMap<String, String>,
+        mut password: Option<SecretString>,
+        overrides: &ConnectionParameters,
+    ) -> PostgisStore {
+        let defaults = default_store_parameters();
+        let mut parameters: BTreeMap<String, String> =
+            defaults.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        parameters.extend(connection);
+        parameters.insert("dbtype".into(), "postgis".into());
+        let namespace = self.run.parts.choices.workspace_namespace.fill(workspace.as_str());
+        parameters.insert("namespace".into(), namespace);
+        for (key, value) in &overrides.0 {
+            if key == "passwd" {
+                password = Some(value.clone().into());
+            } else {
+                parameters.insert(key.clone(), value.clone());
+            }
+        }
+        PostgisStore { workspace: workspace.clone(), name: name.clone(), description: None, parameters, password }
+    }
+}
