@@ -219,7 +219,9 @@ impl GeoServer {
     /// Refused credentials and gateways without a GeoServer behind them are errors; every other
     /// status is an answer.
     pub(super) async fn send(&self, method: Method, path: &str, body: Option<(&str, Vec<u8>)>) -> Result<Answer> {
-        let url = format!("{}/rest/{path}", self.inner.name);
+        // The tile cache has a REST interface of its own beside that of the catalog.
+        let root = if path.starts_with("gwc/") { "" } else { "rest/" };
+        let url = format!("{}/{root}{path}", self.inner.name);
         let policy = ExponentialBuilder::new()
             .with_min_delay(Duration::from_millis(150))
             .with_factor(4.0)
@@ -339,7 +341,8 @@ fn without_credentials(url: &Url) -> Url {
     url
 }
 
-/// A path below `/rest/`: every segment percent-encoded, the last with an ending.
+/// A path below `/rest/`, or below the application's root when its first segment is `gwc`: every
+/// segment percent-encoded, the last with an ending.
 ///
 /// Without an ending GeoServer takes what follows the last dot of a name for one and reads, changes
 /// or deletes another object than the named.

@@ -2,6 +2,8 @@
 
 mod document;
 
+pub(super) use document::plain;
+
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
@@ -210,6 +212,7 @@ impl Writer<'_> {
         }
         self.feature_types(&wanted.workspace, &wanted.store).await?.insert(wanted.name.as_str().to_owned());
         self.catalog.layers.insert((wanted.workspace.clone(), wanted.name.clone()), LayerState::New);
+        self.catalog.layer_made(&wanted.workspace, &wanted.name);
         if !wanted.enabled {
             // GeoServer ignores this when it creates.
             let change = json!({"featureType": {"enabled": false}});
@@ -297,6 +300,7 @@ impl Writer<'_> {
             }
             let doing = format!("update the feature type {}:{}", wanted.workspace, wanted.name);
             self.server.put(&address, &update.document()).await?.ok(&doing)?;
+            self.catalog.layer_changed(&wanted.workspace, &wanted.name);
             change = Change::Updated;
             if update.moves {
                 let old = GeoName::new("store", store)?;

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::name::GeoName;
 
 use super::Change;
-use super::catalog::LayerState;
+use super::catalog::{Held, LayerState};
 use super::client::{GeoServer, Writer, path};
 use super::json;
 
@@ -128,6 +128,7 @@ impl Writer<'_> {
         private_styles: &[String],
     ) -> Result<Change> {
         self.catalog.layers.remove(&(workspace.clone(), layer.clone()));
+        self.catalog.layer_gone(workspace, layer);
         if let Some(names) = self.catalog.feature_types.get_mut(&(workspace.clone(), store.clone())) {
             names.remove(layer.as_str());
         }
@@ -138,7 +139,8 @@ impl Writer<'_> {
         } else if answer.is_missing() {
             // Without its type a layer is not left; with another kind of resource it is not ours.
         } else {
-            let groups = self.groups_with(workspace, layer).await?;
+            let held = Held { is_group: false, label: format!("{workspace}:{layer}") };
+            let groups = self.holders(workspace, &held).await?;
             if groups.is_empty() {
                 return Err(answer.error(&format!("cannot remove the layer {workspace}:{layer}")));
             }
@@ -156,55 +158,6 @@ impl Writer<'_> {
         }
         Ok(change)
     }
-
-    async fn remove_from_groups(&mut self, workspace: &GeoName, layer: &GeoName, groups: &[Group]) -> Result<()> {
-        let names =
-            |groups: &mut dyn Iterator<Item = &Group>| groups.map(|group| group.name.clone()).collect::<Vec<_>>();
-        let emptied = names(&mut groups.iter().filter(|group| group.members == 1));
-        if !emptied.is_empty() {
-            return Err(Error::new(
-                ErrorKind::GeoServer,
-                format!(
-                    "the layer is all that is in the layer group {}, which would be deleted with it",
-                    emptied.join(", ")
-                ),
-            )
-            .subject(format!("{} {workspace}:{layer}", self.server.name()))
-            .hint("remove the layer group or give it other layers first, on the master"));
-        }
-        let doing = format!("remove the layer {workspace}:{layer}");
-        // Unlike the deletion of the type, this takes the layer out of its groups.
-        self.server.delete(&format!("{}?recurse=true", item(workspace, layer))).await?.ok(&doing)?;
-        let names = names(&mut groups.iter()).join(", ");
-        tracing::warn!(layer = %format!("{workspace}:{layer}"), groups = names, "layer taken out of layer groups");
-        Ok(())
-    }
-
-    /// The layer groups, of the workspace and global, that hold a layer.
-    async fn groups_with(&mut self, workspace: &GeoName, layer: &GeoName) -> Result<Vec<Group>> {
-        let member = format!("{workspace}:{layer}");
-        let mut holding = Vec::new();
-        for place in [&["workspaces", workspace.as_str(), "layergroups"][..], &["layergroups"][..]] {
-            let document = self.server.find(&path(place, "json"), "list the layer groups").await?.unwrap_or_default();
-            for name in json::names(&document["layerGroups"]["layerGroup"]) {
-                let address = path(&[place, &[name.as_str()]].concat(), "json");
-                let Some(document) = self.server.find(&address, &format!("read the layer group {name}")).await? else {
-                    continue;
-                };
-                let members: Vec<String> = json::names(&document["layerGroup"]["publishables"]["published"]).collect();
-                if members.contains(&member) {
-                    holding.push(Group { name, members: members.len() });
-                }
-            }
-        }
-        Ok(holding)
-    }
-}
-
-/// A layer group and how many members it has.
-struct Group {
-    name: String,
-    members: usize,
 }
 
 fn item(workspace: &GeoName, layer: &GeoName) -> String {

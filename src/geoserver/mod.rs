@@ -10,26 +10,34 @@
 //! has read, so that the first publication of a layer costs one request each for the feature type,
 //! every style, the layer, and its verification.
 //!
-//! One file per resource: `workspaces`, `stores`, `feature_types`, `layers`, `styles`. Below them
-//! stand `client` (requests, time limits, repetition), `answer` (what GeoServer's answers mean),
-//! `json` (how GeoServer writes JSON) and `catalog` (what a handle remembers).
+//! One file per resource: `workspaces`, `stores`, `feature_types`, `layers`, `styles`,
+//! `layer_groups`, `grid_sets`, `tile_layers`. Below them stand `client` (requests, time limits,
+//! repetition), `answer` (what GeoServer's answers mean), `json` (how GeoServer writes JSON),
+//! `extents` (where a layer's data are) and `catalog` (what a handle remembers).
 
 mod answer;
 mod catalog;
 mod client;
+mod extents;
 mod feature_types;
+mod grid_sets;
 mod json;
+mod layer_groups;
 mod layers;
 mod sld;
 mod stores;
 mod styles;
+mod tile_layers;
 mod version;
 mod workspaces;
 
 pub use client::{Endpoint, GeoServer, RequestCount};
 pub use feature_types::{Boxes, FeatureType, Freshness, ProjectionPolicy, SqlView, ViewGeometry};
+pub use grid_sets::GridSets;
+pub use layer_groups::{LayerGroup, Member};
 pub use stores::{PostgisStore, default_store_parameters};
 pub use styles::{LayerStyles, Style, StylesOutcome};
+pub use tile_layers::TileLayer;
 pub use version::Version;
 
 /// What a call did to GeoServer. Ordered, so that the changes of several calls fold with `max`.

@@ -197,7 +197,7 @@ fn are_defaults(shown: &[String], wanted: &FeatureType) -> bool {
 
 /// Text that survives GeoServer's catalog files, which are XML 1.0: without the control characters
 /// that XML cannot hold, and with plain line ends.
-fn plain(text: &str) -> String {
+pub(in crate::geoserver) fn plain(text: &str) -> String {
     let lines = text.replace("\r\n", "\n").replace('\r', "\n");
     lines
         .trim()

@@ -1,0 +1,502 @@
+//! Layer groups: several layers that are drawn as one.
+//!
+//! GeoServer is touchy about them: members can only be changed together with as many styles, empty
+//! styles only in JSON, a member that is not there or a group that is not there is an internal error,
+//! and the box is computed only on creation, wrongly when a member is empty.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde_json::{Value, json};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::name::GeoName;
+
+use super::Change;
+use super::answer::Answer;
+use super::catalog::Held;
+use super::client::{GeoServer, Writer, path};
+use super::extents::{Extent, WORLD, around, read_bounds, same_bounds, write_bounds};
+use super::feature_types::plain;
+use super::json;
+
+/// A layer group as it is to be. It is drawn as a single layer, each member in its own default style.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerGroup {
+    /// The workspace it is in; that of all its members too.
+    pub workspace: GeoName,
+    /// Its name.
+    pub name: GeoName,
+    /// What people read first.
+    pub title: String,
+    /// What people read next; may be empty.
+    pub abstract_text: String,
+    /// The reference system to tell its box in, as in `EPSG:4326`. GeoServer does not transform that
+    /// box: it is told in EPSG:4326 when this is neither geographic nor web mercator.
+    pub srs: String,
+    /// The members, the lowest first. At least one.
+    pub members: Vec<Member>,
+}
+
+/// A member of a layer group: its workspace and name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Member {
+    /// A layer of whatever kind.
+    Layer(GeoName, GeoName),
+    /// Another layer group.
+    Group(GeoName, GeoName),
+}
+
+impl Member {
+    fn workspace(&self) -> &GeoName {
+        match self {
+            Self::Layer(workspace, _) | Self::Group(workspace, _) => workspace,
+        }
+    }
+
+    /// Always with the workspace: GeoServer looks bare names up in other workspaces as well.
+    fn held(&self) -> Held {
+        match self {
+            Self::Layer(workspace, name) => Held { is_group: false, label: format!("{workspace}:{name}") },
+            Self::Group(workspace, name) => Held { is_group: true, label: format!("{workspace}:{name}") },
+        }
+    }
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Layer(workspace, name) => write!(f, "{workspace}:{name}"),
+            Self::Group(workspace, name) => write!(f, "the group {workspace}:{name}"),
+        }
+    }
+}
+
+/// A layer group as GeoServer answers it.
+pub(super) enum Found {
+    Absent,
+    /// It is there, but refers to a style or member that is gone.
+    Broken,
+    Readable(Value),
+}
+
+impl Found {
+    pub(super) fn document(&self) -> Option<&Value> {
+        match self {
+            Self::Readable(document) => Some(document),
+            Self::Absent | Self::Broken => None,
+        }
+    }
+}
+
+/// A group that holds something.
+pub(super) struct Holder {
+    pub(super) name: String,
+    /// How many members it has beside that.
+    pub(super) others: usize,
+}
+
+impl GeoServer {
+    /// Which of the members this GeoServer has. One or two requests per workspace and run, and one
+    /// more for what is missing.
+    ///
+    /// # Errors
+    ///
+    /// As for every request.
+    pub async fn existing_members(&self, members: &[Member]) -> Result<Vec<bool>> {
+        let mut writer = self.writer().await;
+        let mut found = Vec::with_capacity(members.len());
+        for member in members {
+            found.push(writer.has_member(member).await?);
+        }
+        Ok(found)
+    }
+
+    /// Publishes a layer group, or brings it to what is told in place; one that is broken is repaired.
+    /// All members must be there.
+    ///
+    /// Its box is made here, around the boxes that GeoServer shows for the members, nested groups
+    /// included: GeoServer computes one only when it creates a group, never when members change, and
+    /// takes empty layers for a place. Where no member has a place it is the world; and it does not
+    /// shrink while a member cannot be read. Tiles outside of a group's box are refused.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Dependency`] when members are missing; [`ErrorKind::Document`] when there are
+    /// none, or some are of other workspaces; [`ErrorKind::GeoServer`] when GeoServer refuses or does
+    /// not take the group; [`ErrorKind::Unreachable`] and [`ErrorKind::Denied`] as for every request.
+    pub async fn publish_layer_group(&self, wanted: &LayerGroup) -> Result<Change> {
+        self.writer().await.publish_group(wanted).await
+    }
+
+    /// Removes a layer group; its members stay. What is not there, is removed.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Dependency`] when it is in other groups, which are named;
+    /// [`ErrorKind::GeoServer`] when GeoServer refuses; [`ErrorKind::Unreachable`] and
+    /// [`ErrorKind::Denied`] as for every request.
+    pub async fn remove_layer_group(&self, workspace: &GeoName, name: &GeoName) -> Result<Change> {
+        self.writer().await.remove_group(workspace, name).await
+    }
+}
+
+impl Writer<'_> {
+    async fn has_member(&mut self, member: &Member) -> Result<bool> {
+        // What is remembered saves requests, but another's work must not look missing.
+        for _ in 0..2 {
+            let (known_before, found) = match member {
+                Member::Layer(workspace, name) => (
+                    self.catalog.layer_names.contains_key(workspace),
+                    self.layer_names(workspace).await?.contains(name.as_str()),
+                ),
+                Member::Group(workspace, name) => {
+                    let place = Some(workspace.clone());
+                    let known = self.catalog.groups.contains_key(&place);
+                    (known, self.groups(place.as_ref()).await?.contains_key(name.as_str()))
+                }
+            };
+            if found || !known_before {
+                return Ok(found);
+            }
+            match member {
+                Member::Layer(workspace, _) => drop(self.catalog.layer_names.remove(workspace)),
+                Member::Group(workspace, _) => drop(self.catalog.groups.remove(&Some(workspace.clone()))),
+            }
+        }
+        Ok(false)
+    }
+
+    /// The names of a workspace's layers; none when there is no workspace.
+    async fn layer_names(&mut self, workspace: &GeoName) -> Result<&BTreeSet<String>> {
+        if !self.catalog.layer_names.contains_key(workspace) {
+            let list = path(&["workspaces", workspace.as_str(), "layers"], "json");
+            let document = self.server.find(&list, &format!("list the layers of the workspace {workspace}")).await?;
+            let names = json::names(&document.unwrap_or_default()["layers"]["layer"]).collect();
+            self.catalog.layer_names.insert(workspace.clone(), names);
+        }
+        Ok(self.catalog.layer_names.entry(workspace.clone()).or_default())
+    }
+
+    /// The layer groups of a workspace, or the global ones; none when there is no workspace.
+    async fn groups(&mut self, workspace: Option<&GeoName>) -> Result<&mut BTreeMap<String, Option<Vec<Held>>>> {
+        let place = workspace.cloned();
+        if !self.catalog.groups.contains_key(&place) {
+            let list = match workspace {
+                Some(workspace) => path(&["workspaces", workspace.as_str(), "layergroups"], "json"),
+                None => path(&["layergroups"], "json"),
+            };
+            let document = self.server.find(&list, "list the layer groups").await?.unwrap_or_default();
+            let groups = json::names(&document["layerGroups"]["layerGroup"]).map(|name| (name, None)).collect();
+            self.catalog.groups.insert(place.clone(), groups);
+        }
+        Ok(self.catalog.groups.entry(place).or_default())
+    }
+
+    /// Reads a group, and remembers its members.
+    pub(super) async fn read_group(&mut self, workspace: Option<&GeoName>, name: &str) -> Result<Found> {
+        let answer = self.server.get(&format!("{}?quietOnNotFound=true", item(workspace, name))).await?;
+        let found = if answer.is_missing() {
+            Found::Absent
+        } else if answer.status.is_server_error() {
+            // `Unable to marshal reference with no id or name`.
+            Found::Broken
+        } else {
+            Found::Readable(answer.json(&format!("read the layer group {name}"))?["layerGroup"].take())
+        };
+        let members = found.document().map(members);
+        if let Some(groups) = self.catalog.groups.get_mut(&workspace.cloned()) {
+            match &found {
+                Found::Absent => drop(groups.remove(name)),
+                Found::Broken | Found::Readable(_) => drop(groups.insert(name.to_owned(), members)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The members of a group, read once. None when there is no such group, and none inside when it
+    /// is broken.
+    pub(super) async fn group_members(
+        &mut self,
+        workspace: Option<&GeoName>,
+        name: &str,
+    ) -> Result<Option<Option<Vec<Held>>>> {
+        if let Some(Some(Some(members))) =
+            self.catalog.groups.get(&workspace.cloned()).map(|groups| groups.get(name).cloned())
+        {
+            return Ok(Some(Some(members)));
+        }
+        Ok(match self.read_group(workspace, name).await? {
+            Found::Absent => None,
+            found => Some(found.document().map(members)),
+        })
+    }
+
+    /// The layer groups, of the workspace and global, that hold something; every group is read once
+    /// in a run. Broken ones do not tell.
+    pub(super) async fn holders(&mut self, workspace: &GeoName, member: &Held) -> Result<Vec<Holder>> {
+        let mut holders = Vec::new();
+        for place in [Some(workspace), None] {
+            let names: Vec<String> = self.groups(place).await?.keys().cloned().collect();
+            for name in names {
+                let Some(Some(members)) = self.group_members(place, &name).await? else { continue };
+                let others = members.iter().filter(|held| *held != member).count();
+                if others < members.len() {
+                    holders.push(Holder { name, others });
+                }
+            }
+        }
+        Ok(holders)
+    }
+
+    async fn publish_group(&mut self, wanted: &LayerGroup) -> Result<Change> {
+        wanted.check()?;
+        let place = Some(&wanted.workspace);
+        let label = format!("{}:{}", wanted.workspace, wanted.name);
+        let mut refused: Option<Answer> = None;
+        // A second round is needed only when somebody else changes the catalog meanwhile.
+        for _ in 0..2 {
+            let listed = self.groups(place).await?.contains_key(wanted.name.as_str());
+            let found = if listed { self.read_group(place, wanted.name.as_str()).await? } else { Found::Absent };
+            let bounds = self.group_bounds(wanted, &found).await?;
+            if found.document().is_some_and(|current| wanted.is(current, bounds.as_ref())) {
+                return Ok(Change::Unchanged);
+            }
+            let (answer, change) = match found {
+                Found::Absent => {
+                    let list = path(&["workspaces", wanted.workspace.as_str(), "layergroups"], "json");
+                    (self.server.post(&list, &wanted.document(true, bounds.as_ref())).await?, Change::Created)
+                }
+                Found::Broken | Found::Readable(_) => {
+                    let document = wanted.document(false, bounds.as_ref());
+                    (self.server.put(&item(place, wanted.name.as_str()), &document).await?, Change::Updated)
+                }
+            };
+            if answer.is_success() {
+                if change == Change::Created {
+                    self.catalog.tile_layer_unsure(&wanted.workspace, &wanted.name);
+                    self.groups(place).await?.insert(wanted.name.as_str().to_owned(), None);
+                }
+                // GeoServer answers 200 also to what breaks a group.
+                let shown = self.read_group(place, wanted.name.as_str()).await?;
+                if shown.document().is_some_and(|shown| wanted.is(shown, bounds.as_ref())) {
+                    return Ok(change);
+                }
+                return Err(Error::new(ErrorKind::GeoServer, "GeoServer has not taken the layer group as it was told")
+                    .subject(format!("{} {label}", self.server.name()))
+                    .hint("another program or person may be changing the same group; run again"));
+            }
+            self.catalog.groups.remove(&Some(wanted.workspace.clone()));
+            self.forget_members(wanted);
+            refused = Some(answer);
+        }
+        let doing = format!("cannot publish the layer group {label}");
+        Err(refused.map_or_else(|| Error::new(ErrorKind::Bug, doing.as_str()), |answer| answer.error(&doing)))
+    }
+
+    /// What is remembered of the members may be the reason of a refusal.
+    fn forget_members(&mut self, wanted: &LayerGroup) {
+        for member in &wanted.members {
+            if let Member::Layer(workspace, layer) = member {
+                self.catalog.layer_changed(workspace, layer);
+                self.catalog.layer_names.remove(workspace);
+            }
+        }
+    }
+
+    /// The box to tell; none to leave the one that a group has.
+    async fn group_bounds(&mut self, wanted: &LayerGroup, found: &Found) -> Result<Option<Value>> {
+        let mut whole = Extent::Nowhere;
+        let mut unreadable = false;
+        let mut missing = Vec::new();
+        for member in &wanted.members {
+            // A loop ends at the group itself; GeoServer then says so.
+            let mut seen = BTreeSet::from([format!("{}:{}", wanted.workspace, wanted.name)]);
+            let extent = self.member_extent(&member.held(), &mut seen).await?;
+            match extent {
+                Extent::Missing => missing.push(member.to_string()),
+                Extent::Unreadable => unreadable = true,
+                Extent::Nowhere | Extent::Box(_) => {}
+            }
+            whole = whole.and(extent);
+        }
+        if !missing.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Dependency,
+                format!("members of the layer group are not on this GeoServer: {}", missing.join(", ")),
+            )
+            .subject(format!("{} {}:{}", self.server.name(), wanted.workspace, wanted.name))
+            .hint(
+                "they must be published before the group: `borg-slave status` shows whether their jobs have failed",
+            ));
+        }
+        let current = found.document().map(|document| &document["bounds"]);
+        let known = match whole {
+            Extent::Box(known) => Some(known),
+            _ => None,
+        };
+        let rectangle = match (known, unreadable, current) {
+            (Some(known), false, _) => known,
+            (Some(known), true, Some(current)) => match read_bounds(current) {
+                Some(current) => around(known, current),
+                None => return Ok(None),
+            },
+            (Some(known), true, None) => known,
+            (None, true, Some(current)) if extents_are_sound(current) => return Ok(None),
+            (None, ..) => WORLD,
+        };
+        Ok(Some(write_bounds(rectangle, &wanted.srs)))
+    }
+
+    async fn remove_group(&mut self, workspace: &GeoName, name: &GeoName) -> Result<Change> {
+        // GeoServer answers 500 to the removal of what is not there.
+        if !self.groups(Some(workspace)).await?.contains_key(name.as_str()) {
+            return Ok(Change::Unchanged);
+        }
+        let label = format!("{workspace}:{name}");
+        let held = Held { is_group: true, label: label.clone() };
+        // Asked first: GeoServer has been seen to delete a nested group and leave the outer one broken.
+        let holders = self.holders(workspace, &held).await?;
+        if !holders.is_empty() {
+            let names: Vec<&str> = holders.iter().map(|holder| holder.name.as_str()).collect();
+            return Err(Error::new(
+                ErrorKind::Dependency,
+                format!("the layer group is in other layer groups: {}", names.join(", ")),
+            )
+            .subject(format!("{} {label}", self.server.name()))
+            .hint("remove those groups or take this one out of them first, on the master"));
+        }
+        let answer = self.server.delete(&item(Some(workspace), name.as_str())).await?;
+        let mut change = Change::Updated;
+        if !answer.is_success() {
+            // Somebody else may have been faster.
+            if !matches!(self.read_group(Some(workspace), name.as_str()).await?, Found::Absent) {
+                return Err(answer.error(&format!("cannot remove the layer group {label}")));
+            }
+            change = Change::Unchanged;
+        }
+        self.groups(Some(workspace)).await?.remove(name.as_str());
+        self.catalog.tile_layer_unsure(workspace, name);
+        Ok(change)
+    }
+
+    /// Deletes a layer out of the groups that hold it.
+    pub(super) async fn remove_from_groups(
+        &mut self,
+        workspace: &GeoName,
+        layer: &GeoName,
+        groups: &[Holder],
+    ) -> Result<()> {
+        let names = |groups: &mut dyn Iterator<Item = &Holder>| {
+            groups.map(|group| group.name.as_str()).collect::<Vec<_>>().join(", ")
+        };
+        let emptied = names(&mut groups.iter().filter(|group| group.others == 0));
+        if !emptied.is_empty() {
+            return Err(Error::new(
+                ErrorKind::GeoServer,
+                format!("the layer is all that is in the layer group {emptied}, which would be deleted with it"),
+            )
+            .subject(format!("{} {workspace}:{layer}", self.server.name()))
+            .hint("remove the layer group or give it other layers first, on the master"));
+        }
+        let doing = format!("remove the layer {workspace}:{layer}");
+        let address = path(&["workspaces", workspace.as_str(), "layers", layer.as_str()], "json");
+        // Unlike the deletion of the type, this takes the layer out of its groups.
+        self.server.delete(&format!("{address}?recurse=true")).await?.ok(&doing)?;
+        let gone = Held { is_group: false, label: format!("{workspace}:{layer}") };
+        for place in [Some(workspace.clone()), None] {
+            for members in self.catalog.groups.get_mut(&place).into_iter().flat_map(BTreeMap::values_mut).flatten() {
+                members.retain(|member| *member != gone);
+            }
+        }
+        tracing::warn!(layer = gone.label, groups = names(&mut groups.iter()), "layer taken out of layer groups");
+        Ok(())
+    }
+}
+
+impl LayerGroup {
+    fn check(&self) -> Result<()> {
+        let label = format!("{}:{}", self.workspace, self.name);
+        let refuse = |message: String| {
+            Err(Error::new(ErrorKind::Document, message)
+                .subject(label.as_str())
+                .hint("correct the layer group on the master and publish it again"))
+        };
+        if self.members.is_empty() {
+            return refuse("a layer group needs at least one member".into());
+        }
+        let foreign: Vec<String> =
+            self.members.iter().filter(|member| *member.workspace() != self.workspace).map(Member::to_string).collect();
+        if !foreign.is_empty() {
+            return refuse(format!(
+                "a layer group in a workspace can only hold layers and groups of that workspace, not {}",
+                foreign.join(", ")
+            ));
+        }
+        if self.members.contains(&Member::Group(self.workspace.clone(), self.name.clone())) {
+            return refuse("a layer group cannot hold itself".into());
+        }
+        Ok(())
+    }
+
+    /// Whether GeoServer shows this group.
+    fn is(&self, shown: &Value, bounds: Option<&Value>) -> bool {
+        let held: Vec<Held> = self.members.iter().map(Member::held).collect();
+        json::text(&shown["mode"]) == "SINGLE"
+            && shown["enabled"] != false
+            && json::text(&shown["title"]) == plain(&self.title)
+            && json::text(&shown["abstractTxt"]).replace("\r\n", "\n") == plain(&self.abstract_text)
+            && members(shown) == held
+            && json::many(&shown["styles"]["style"]).iter().all(|style| json::text(&style["name"]).is_empty())
+            && bounds.is_none_or(|bounds| same_bounds(&shown["bounds"], bounds))
+    }
+
+    fn document(&self, with_name: bool, bounds: Option<&Value>) -> Value {
+        let published: Vec<Value> = self
+            .members
+            .iter()
+            .map(|member| {
+                let held = member.held();
+                json!({"@type": if held.is_group { "layerGroup" } else { "layer" }, "name": held.label})
+            })
+            .collect();
+        // As many as members, or GeoServer refuses a change of their number. Empty is each one's own.
+        let styles = vec![""; self.members.len()];
+        let mut group = json!({
+            "mode": "SINGLE",
+            "title": plain(&self.title),
+            "abstractTxt": plain(&self.abstract_text),
+            "enabled": true,
+            "publishables": {"published": published},
+            "styles": {"style": styles},
+        });
+        if with_name {
+            group["name"] = json!(self.name.as_str());
+        }
+        if let Some(bounds) = bounds {
+            group["bounds"] = bounds.clone();
+        }
+        json!({"layerGroup": group})
+    }
+}
+
+fn item(workspace: Option<&GeoName>, name: &str) -> String {
+    match workspace {
+        Some(workspace) => path(&["workspaces", workspace.as_str(), "layergroups", name], "json"),
+        None => path(&["layergroups", name], "json"),
+    }
+}
+
+fn members(group: &Value) -> Vec<Held> {
+    let published = json::many(&group["publishables"]["published"]).iter();
+    published
+        .map(|member| Held {
+            is_group: json::text(&member["@type"]) == "layerGroup",
+            label: json::text(&member["name"]),
+        })
+        .collect()
+}
+
+fn extents_are_sound(bounds: &Value) -> bool {
+    super::extents::read(bounds).is_some()
+}
