@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::name::GeoName;
 
+use super::access_rules::ShownRules;
 use super::extents::Extent;
 
 /// The lists that have been read.
@@ -22,6 +23,8 @@ pub(super) struct Catalog {
     pub(super) styles: HashMap<GeoName, BTreeSet<String>>,
     /// Workspace and layer → its styles as just read or made; taken out by whoever uses them.
     pub(super) layers: HashMap<(GeoName, GeoName), LayerState>,
+    /// The access rules, forgotten whenever something is removed whose rules GeoServer drops with it.
+    pub(super) access_rules: Option<ShownRules>,
     /// Workspace → names of its layers, of whatever kind.
     pub(super) layer_names: HashMap<GeoName, BTreeSet<String>>,
     /// Workspace and layer → where its data are.
@@ -75,6 +78,8 @@ impl Catalog {
             names.remove(layer.as_str());
         }
         self.tile_layer_unsure(workspace, layer);
+        // GeoServer drops its rules with it.
+        self.access_rules = None;
     }
 
     /// Layer or group got or lost a tile layer, who knows.

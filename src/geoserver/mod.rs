@@ -11,10 +11,11 @@
 //! every style, the layer, and its verification.
 //!
 //! One file per resource: `workspaces`, `stores`, `feature_types`, `layers`, `styles`,
-//! `layer_groups`, `grid_sets`, `tile_layers`. Below them stand `client` (requests, time limits,
+//! `access_rules`, `layer_groups`, `grid_sets`, `tile_layers`. Below them stand `client` (requests, time limits,
 //! repetition), `answer` (what GeoServer's answers mean), `json` (how GeoServer writes JSON),
 //! `extents` (where a layer's data are) and `catalog` (what a handle remembers).
 
+mod access_rules;
 mod answer;
 mod catalog;
 mod client;
@@ -31,6 +32,7 @@ mod tile_layers;
 mod version;
 mod workspaces;
 
+pub use access_rules::{AccessRules, CatalogMode, write_access_rules_file};
 pub use client::{Endpoint, GeoServer, RequestCount};
 pub use feature_types::{Boxes, FeatureType, Freshness, ProjectionPolicy, SqlView, ViewGeometry};
 pub use grid_sets::GridSets;
