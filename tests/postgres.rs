@@ -22,6 +22,7 @@ mod foreign_keys;
 mod interruption;
 mod replacement;
 mod roles;
+mod roles_script;
 
 /// All that is there of layer `roads` when nothing is under way.
 const AT_REST: &str = "v ws.roads, r ws_data.roads, S ws_data.roads_id_seq";

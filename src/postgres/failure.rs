@@ -140,6 +140,26 @@ fn classify(code: &SqlState) -> (ErrorKind, Option<&'static str>) {
     }
 }
 
+/// Kind and advice for a SQLSTATE that a program printed.
+pub(super) fn printed_state(code: &str) -> (ErrorKind, Option<&'static str>) {
+    classify(&SqlState::from_code(code))
+}
+
+/// Kind and advice for what libpq says when it cannot connect: such complaints carry no SQLSTATE.
+pub(super) fn printed_connection(said: &str) -> (ErrorKind, Option<&'static str>) {
+    let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
+    if has(&["FATAL:  database "]) {
+        return classify(&SqlState::INVALID_CATALOG_NAME);
+    }
+    if has(&["permission denied for database"]) {
+        return classify(&SqlState::INSUFFICIENT_PRIVILEGE);
+    }
+    if has(&["authentication failed", "pg_hba.conf", "no password supplied", "FATAL:  role "]) {
+        return classify(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION);
+    }
+    (ErrorKind::Unreachable, Some(UNREACHABLE_HINT))
+}
+
 /// What `pg_restore` said, condensed to its error, as an error about `subject`.
 pub(super) fn restore(stderr: &str, what: &str, subject: &str) -> Error {
     let lines = complaint(stderr);

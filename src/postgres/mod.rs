@@ -4,6 +4,7 @@
 //! - [`preflight`](Database::preflight): are server and client programs fit for the work?
 //! - [`access`](Database::apply_access): extension, schemas and the two roles.
 //! - [`archive`](Archive): what a dump holds, and the refusal of what it may not hold.
+//! - `roles_script`: the organisation's roles, through `psql`.
 //! - `replace`: the three moves that replace a table under its readers' feet:
 //!
 //! ```text
@@ -28,9 +29,11 @@ mod inquire;
 mod lock;
 mod preflight;
 mod programs;
+mod psql_script;
 mod remove;
 mod replace;
 mod restore;
+mod roles_script;
 mod script;
 mod views;
 

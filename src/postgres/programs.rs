@@ -25,25 +25,36 @@ const VERSION_LIMIT: Duration = Duration::from_secs(20);
 /// each dump needs three runs. So it is asked once, and what it chooses is started directly.
 pub(super) async fn pg_restore(stop: &CancellationToken) -> OsString {
     static PROGRAM: OnceCell<OsString> = OnceCell::const_new();
-    let find = async || {
+    PROGRAM.get_or_init(|| find("pg_restore", stop)).await.clone()
+}
+
+/// What to start as `psql`: not Debian's script, which takes the cluster from files of the user.
+pub(super) async fn psql(stop: &CancellationToken) -> OsString {
+    static PROGRAM: OnceCell<OsString> = OnceCell::const_new();
+    PROGRAM.get_or_init(|| find("psql", stop)).await.clone()
+}
+
+/// The program that Debian's script would start as `name`; where there is no such script, `name` itself.
+async fn find(name: &str, stop: &CancellationToken) -> OsString {
+    let past_wrapper = async {
         let on_path = std::env::var_os("PATH")?;
-        let program = std::env::split_paths(&on_path).map(|dir| dir.join("pg_restore")).find(|file| file.is_file())?;
+        let program = std::env::split_paths(&on_path).map(|dir| dir.join(name)).find(|file| file.is_file())?;
         if !is_wrapper(&program) {
             return None;
         }
-        let told = Cmd::new("pg_restore").arg("--version").time_limit(VERSION_LIMIT).stop(stop).run().await.ok()?;
+        let told = Cmd::new(name).arg("--version").time_limit(VERSION_LIMIT).stop(stop).run().await.ok()?;
         let version = ToolVersion::parse(&told.success().ok()?.stdout_text())?;
-        chosen(Path::new(DEBIAN_VERSIONS), version.major).map(PathBuf::into_os_string)
+        chosen(Path::new(DEBIAN_VERSIONS), version.major, name).map(PathBuf::into_os_string)
     };
-    PROGRAM.get_or_init(|| async { find().await.unwrap_or_else(|| "pg_restore".into()) }).await.clone()
+    past_wrapper.await.unwrap_or_else(|| name.into())
 }
 
 fn is_wrapper(program: &Path) -> bool {
     program.canonicalize().is_ok_and(|file| file.file_name().is_some_and(|name| name == DEBIAN_WRAPPER))
 }
 
-fn chosen(versions: &Path, major: u32) -> Option<PathBuf> {
-    let program = versions.join(major.to_string()).join("bin/pg_restore");
+fn chosen(versions: &Path, major: u32, name: &str) -> Option<PathBuf> {
+    let program = versions.join(major.to_string()).join("bin").join(name);
     program.is_file().then_some(program)
 }
 
@@ -61,7 +72,7 @@ mod tests {
         std::fs::write(path("15/bin/pg_restore"), "").unwrap();
         assert!(is_wrapper(&path("pg_restore")));
         assert!(!is_wrapper(&path("15/bin/pg_restore")));
-        assert_eq!(chosen(dir.path(), 15), Some(path("15/bin/pg_restore")));
-        assert_eq!(chosen(dir.path(), 16), None);
+        assert_eq!(chosen(dir.path(), 15, "pg_restore"), Some(path("15/bin/pg_restore")));
+        assert_eq!(chosen(dir.path(), 16, "pg_restore"), None);
     }
 }
