@@ -1,8 +1,8 @@
 //! What GeoServer's answers mean.
 //!
-//! GeoServer hands its message over in four ways, depending on the cause and on the servlet
-//! container: as plain text, as JSON `{"message"}`, in a `<b>Message</b>` paragraph (Tomcat), or in
-//! the title of an error page (Jetty). Refused PUT and DELETE requests have no body at all on Jetty.
+//! GeoServer hands its message over in five ways, depending on the cause and on the servlet
+//! container: as plain text, as JSON `{"message"}`, in a `<b>Message</b>` paragraph (Tomcat), in
+//! the title of an error page (Jetty), or in an exception report (WMS, with status 200). Refused PUT and DELETE requests have no body at all on Jetty.
 
 use std::borrow::Cow;
 
@@ -87,6 +87,8 @@ impl Answer {
             document["message"].as_str().map(unescape).unwrap_or_default()
         } else if self.content_type.contains("html") {
             page_message(&body)
+        } else if let Some(text) = exception_text(&body) {
+            text
         } else {
             body.into_owned()
         };
@@ -105,6 +107,18 @@ fn page_message(page: &str) -> String {
         .or_else(|| between("<th>MESSAGE:</th><td>", "</td>"))
         .or_else(|| between("<title>", "</title>"))
         .unwrap_or_default()
+}
+
+/// The text in an exception report of WMS or OWS.
+fn exception_text(report: &str) -> Option<String> {
+    let rest = &report[report.find("<ServiceException>").or_else(|| {
+        ["<ServiceException ", "<ows:ExceptionText", "<ExceptionText"].iter().find_map(|tag| report.find(tag))
+    })?..];
+    let from = rest.find('>')? + 1;
+    let to = rest[from..].find("</")? + from;
+    let text = rest[from..to].trim();
+    let text = text.strip_prefix("<![CDATA[").and_then(|text| text.strip_suffix("]]>")).unwrap_or(text);
+    Some(unescape(text))
 }
 
 fn unescape(text: &str) -> String {
@@ -174,6 +188,13 @@ mod tests {
                 "\n---- Debugging information ----\ncause-exception     : X\ncause-message       : a\\b does not match\nclass : Y"
             ),
             "a\\b does not match"
+        );
+        assert_eq!(
+            said(
+                "application/vnd.ogc.se_xml;charset=utf-8",
+                "<?xml version=\"1.0\"?><!DOCTYPE x> <ServiceExceptionReport version=\"1.1.1\" >   <ServiceException code=\"internalError\">\n      relation &quot;a.b&quot;\n  is gone\n</ServiceException></ServiceExceptionReport>"
+            ),
+            "relation \"a.b\" is gone"
         );
         assert_eq!(answer(Method::POST, 500, "text/plain", b"no style \xfc").message(), "no style ü");
         assert_eq!(said("text/plain", &"x".repeat(1000)).chars().count(), MESSAGE_CHARS + 1);

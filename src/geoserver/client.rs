@@ -103,6 +103,20 @@ pub(super) struct Writer<'a> {
     pub(super) catalog: MutexGuard<'a, Catalog>,
 }
 
+/// What is asked of GeoServer.
+struct Ask<'a> {
+    method: Method,
+    /// Without credentials.
+    url: String,
+    /// Media type and content.
+    body: Option<(&'a str, Vec<u8>)>,
+    accept: &'static str,
+    /// The longest answer that is taken, in bytes.
+    limit: usize,
+    /// Whether a picture is to be drawn, which may take long.
+    draws: bool,
+}
+
 /// The outcome of one try that may be worth another.
 struct Lost {
     error: Error,
@@ -222,6 +236,15 @@ impl GeoServer {
         // The tile cache has a REST interface of its own beside that of the catalog.
         let root = if path.starts_with("gwc/") { "" } else { "rest/" };
         let url = format!("{}/{root}{path}", self.inner.name);
+        self.exchange(Ask { method, url, body, accept: "application/json", limit: usize::MAX, draws: false }).await
+    }
+
+    /// GET of a picture of at most `limit` bytes from one of this GeoServer's services, of whatever status.
+    pub(super) async fn draw(&self, url: String, limit: usize) -> Result<Answer> {
+        self.exchange(Ask { method: Method::GET, url, body: None, accept: "image/*", limit, draws: true }).await
+    }
+
+    async fn exchange(&self, ask: Ask<'_>) -> Result<Answer> {
         let policy = ExponentialBuilder::new()
             .with_min_delay(Duration::from_millis(150))
             .with_factor(4.0)
@@ -230,7 +253,7 @@ impl GeoServer {
         if let Some(error) = &*self.inner.given_up.lock().await {
             return Err(error.copy());
         }
-        let outcome = (|| self.attempt(&method, &url, body.as_ref()))
+        let outcome = (|| self.attempt(&ask))
             .retry(policy)
             .when(|lost: &Lost| lost.again)
             .notify(|lost: &Lost, pause: Duration| {
@@ -249,7 +272,8 @@ impl GeoServer {
         outcome.map_err(|lost| lost.error)
     }
 
-    async fn attempt(&self, method: &Method, url: &str, body: Option<&(&str, Vec<u8>)>) -> Result<Answer, Lost> {
+    async fn attempt(&self, ask: &Ask<'_>) -> Result<Answer, Lost> {
+        let Ask { method, url, .. } = ask;
         let counter = if *method == Method::GET { &self.inner.reads } else { &self.inner.writes };
         counter.fetch_add(1, Ordering::Relaxed);
         let started = Instant::now();
@@ -258,18 +282,32 @@ impl GeoServer {
             .http
             .request(method.clone(), url)
             .basic_auth(&self.inner.username, Some(self.inner.password.expose_secret()))
-            .header(ACCEPT, "application/json");
-        if let Some((content_type, bytes)) = body {
+            .header(ACCEPT, ask.accept);
+        if let Some((content_type, bytes)) = &ask.body {
             request = request.header(CONTENT_TYPE, *content_type).body(bytes.clone());
         }
-        let lost = |error: reqwest::Error| self.lost(method, url, &error);
-        let response = request.send().await.map_err(lost)?;
+        let lost = |error: reqwest::Error| self.lost(ask, &error);
+        let mut response = request.send().await.map_err(lost)?;
         let status = response.status();
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();
         let (content_type, challenge) = (header(CONTENT_TYPE), header(WWW_AUTHENTICATE));
-        let body = response.bytes().await.map_err(lost)?.to_vec();
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(lost)? {
+            if body.len() + chunk.len() > ask.limit {
+                return Err(Lost {
+                    error: Error::new(
+                        ErrorKind::GeoServer,
+                        format!("the answer is longer than {} bytes and was left", ask.limit),
+                    )
+                    .subject(format!("{method} {url}")),
+                    again: false,
+                    silent: false,
+                });
+            }
+            body.extend_from_slice(&chunk);
+        }
         tracing::debug!(%method, url, status = status.as_u16(), ms = started.elapsed().as_millis(), "request");
-        let answer = Answer { method: method.clone(), url: url.to_owned(), status, content_type, body };
+        let answer = Answer { method: method.clone(), url: url.clone(), status, content_type, body };
         match status {
             // GeoServer also answers 401 for stores that are not empty, without a challenge.
             StatusCode::UNAUTHORIZED if !challenge.is_empty() => Err(Lost {
@@ -290,8 +328,22 @@ impl GeoServer {
         }
     }
 
-    fn lost(&self, method: &Method, url: &str, error: &reqwest::Error) -> Lost {
+    fn lost(&self, ask: &Ask<'_>, error: &reqwest::Error) -> Lost {
+        let Ask { method, url, .. } = ask;
         let refused = error.is_connect();
+        if ask.draws && error.is_timeout() && !refused {
+            // A layer that is slow to draw says nothing about the rest of GeoServer.
+            return Lost {
+                error: Error::new(
+                    ErrorKind::GeoServer,
+                    format!("GeoServer does not draw it within {} s", self.inner.time_limit.as_secs_f64()),
+                )
+                .subject(format!("{method} {url}"))
+                .hint("an index on the geometry column, or a style with limits of scale, makes drawing faster"),
+                again: false,
+                silent: false,
+            };
+        }
         let (message, hint) = if error.is_timeout() && !refused {
             (
                 format!("GeoServer does not answer within {} s", self.inner.time_limit.as_secs_f64()),

@@ -11,7 +11,8 @@
 //! every style, the layer, and its verification.
 //!
 //! One file per resource: `workspaces`, `stores`, `feature_types`, `layers`, `styles`,
-//! `access_rules`, `layer_groups`, `grid_sets`, `tile_layers`. Below them stand `client` (requests, time limits,
+//! `access_rules`, `layer_groups`, `grid_sets`, `tile_layers`, and `maps` for pictures of
+//! layers. Below them stand `client` (requests, time limits,
 //! repetition), `answer` (what GeoServer's answers mean), `json` (how GeoServer writes JSON),
 //! `extents` (where a layer's data are) and `catalog` (what a handle remembers).
 
@@ -25,6 +26,7 @@ mod grid_sets;
 mod json;
 mod layer_groups;
 mod layers;
+mod maps;
 mod sld;
 mod stores;
 mod styles;
@@ -37,6 +39,7 @@ pub use client::{Endpoint, GeoServer, RequestCount};
 pub use feature_types::{Boxes, FeatureType, Freshness, ProjectionPolicy, SqlView, ViewGeometry};
 pub use grid_sets::GridSets;
 pub use layer_groups::{LayerGroup, Member};
+pub use maps::{MapLink, MapRequest, Picture};
 pub use stores::{PostgisStore, default_store_parameters};
 pub use styles::{LayerStyles, Style, StylesOutcome};
 pub use tile_layers::TileLayer;

@@ -57,7 +57,10 @@ async fn a_failing_statement_stops_the_script_and_is_named_with_its_line_but_not
         Error: slave_roles.sql, line 3: the script stopped at `alter role script_absent with password '…'`
           Caused by: role "script_absent" does not exist
         "#);
-    assert_eq!(count(&admin, "select count(*) from pg_roles where rolname in ('script_never', 'script_later')").await, 0);
+    assert_eq!(
+        count(&admin, "select count(*) from pg_roles where rolname in ('script_never', 'script_later')").await,
+        0
+    );
     // What was done before stays, and running it again says so.
     let error = database.run_roles_script(script, "slave_roles.sql").await.unwrap_err();
     insta::assert_snapshot!(error.paragraph(), @r#"
