@@ -49,6 +49,8 @@ pub enum ErrorKind {
     Busy,
     /// GeoServer refused a request or answered something unusable.
     GeoServer,
+    /// The CDN refused a request or answered something unusable.
+    Cdn,
     /// A local file, directory or disk failed.
     Io,
     /// A child process could not be started or failed.
@@ -84,6 +86,7 @@ impl ErrorKind {
             | Self::Archive
             | Self::Database
             | Self::GeoServer
+            | Self::Cdn
             | Self::Io
             | Self::Process
             | Self::Dependency
@@ -281,6 +284,16 @@ impl<T, E: Into<BoxedSource>> Context<T> for std::result::Result<T, E> {
     fn context(self, kind: ErrorKind, message: impl Into<String>) -> Result<T> {
         self.map_err(|source| Error::new(kind, message).source(source))
     }
+}
+
+/// The innermost cause as text: what the layers of a library say around it tells only that something failed.
+#[must_use]
+pub fn root_cause(error: &dyn StdError) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
 }
 
 /// An [`ErrorKind::Io`] error about `path`, with advice for the causes that operators meet most.

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 use url::Url;
 
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Context, Error, ErrorKind, Result, root_cause};
 
 use super::answer::Answer;
 use super::catalog::Catalog;
@@ -369,18 +369,9 @@ impl GeoServer {
         let subject = if silent { self.name().to_owned() } else { format!("{method} {url}") };
         let told = Error::new(ErrorKind::Unreachable, message).subject(subject).hint(hint);
         // The message says so already.
-        let error = if error.is_timeout() && !refused { told } else { told.source(root(error)) };
+        let error = if error.is_timeout() && !refused { told } else { told.source(root_cause(error)) };
         Lost { error, again, silent }
     }
-}
-
-/// The innermost cause as text: what lies around it says only that something failed.
-fn root(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
 }
 
 fn without_credentials(url: &Url) -> Url {

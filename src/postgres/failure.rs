@@ -4,7 +4,7 @@ use deadpool_postgres::{HookError, PoolError, TimeoutType};
 use tokio_postgres::error::{DbError, SqlState};
 
 use super::connect::ConnectOptions;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, root_cause};
 
 /// Advice for a server that does not answer.
 const UNREACHABLE_HINT: &str = "check that PostgreSQL runs and listens there, and the variables GEOSERVER_PGSQL_HOST, \
@@ -55,7 +55,10 @@ fn connecting(error: tokio_postgres::Error, database: String) -> Error {
             .source(error)
             .hint("set GEOSERVER_PGSQL_PASSWORD");
     }
-    Error::new(ErrorKind::Unreachable, "cannot connect").subject(database).source(root(&error)).hint(UNREACHABLE_HINT)
+    Error::new(ErrorKind::Unreachable, "cannot connect")
+        .subject(database)
+        .source(root_cause(&error))
+        .hint(UNREACHABLE_HINT)
 }
 
 /// A statement that failed while `what` was done to `subject`.
@@ -223,15 +226,6 @@ fn complaint(stderr: &str) -> String {
     }
     kept.truncate(6);
     kept.join("; ")
-}
-
-/// The innermost cause as text: what lies around it says only that something failed.
-fn root(error: &tokio_postgres::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
 }
 
 /// An error and its causes as text, to recognise what has no code.
