@@ -111,6 +111,37 @@ pub(super) fn judge(code: Option<i32>, stderr: &str) -> Verdict {
     }
 }
 
+/// Why `rsync` could not bring files to the directory `dir` of the other side.
+pub(super) fn sending(code: Option<i32>, stderr: &str, dir: &str) -> Failure {
+    // The receiver is the other side here.
+    let there = |text: &str| stderr.lines().find(|line| line.contains(text) && !line.contains("[sender]"));
+    if let Some(line) = there("No space left on device").or_else(|| there("Disk quota exceeded")) {
+        return Failure::new(ErrorKind::Io, "the other side's disk is full")
+            .hint(format!("free space on the file system of {dir} there (df -h shows it)"))
+            .detail(line);
+    }
+    if let Some(line) = there("failed: Permission denied").or_else(|| there("failed: Read-only file system")) {
+        return Failure::new(ErrorKind::Denied, "the other side's user may not write there")
+            .hint(format!("give the user that BORG_SSH logs in as the right to write in {dir}"))
+            .detail(line);
+    }
+    if let Some(line) = stderr.lines().find(|line| line.contains("[sender]") && line.contains(" failed")) {
+        let kind = if line.contains("(2)") { ErrorKind::Missing } else { ErrorKind::Io };
+        return Failure::new(kind, "the file cannot be read here").detail(line);
+    }
+    match code {
+        Some(3 | 11 | 23..=25) => Failure::new(ErrorKind::Io, "the other side cannot write there")
+            .hint(format!("check that {dir} is a directory there, and its disk"))
+            .detail(excerpt(stderr)),
+        _ => match judge(code, stderr) {
+            Verdict::Failed(failure) => failure,
+            Verdict::NoRsync | Verdict::EachFile => Failure::new(ErrorKind::Process, "rsync is missing there")
+                .hint("install rsync there")
+                .detail(excerpt(stderr)),
+        },
+    }
+}
+
 /// What `ssh` said about why it could not connect or log in, when it said so.
 pub(super) fn ssh_failure(stderr: &str) -> Option<Failure> {
     let has = |text: &str| stderr.contains(text);

@@ -174,7 +174,7 @@ impl std::str::FromStr for Location {
 }
 
 /// Splits at the colon that ends the host, which is not one inside brackets.
-fn split_peer(value: &str) -> Option<(&str, &str)> {
+pub(super) fn split_peer(value: &str) -> Option<(&str, &str)> {
     let colon = match value.find('[') {
         Some(open) if !value[..open].contains(':') => {
             let close = open + value[open..].find(']')?;

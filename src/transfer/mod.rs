@@ -8,6 +8,9 @@
 //! fetch → cached? → shared or local? → another slave (SYNC_SERVER) → the master → verify → place
 //!                                       └── dispatch → connection → rsync | copy (SFTP, ssh)
 //! ```
+//!
+//! The other way go previews: `preview` gives a picture its place, `send` brings it to the master over
+//! the same connections.
 
 mod cache;
 mod checksum;
@@ -17,13 +20,15 @@ mod copy;
 mod dispatch;
 mod fetch;
 mod location;
+mod preview;
 mod remote_shell;
 mod rsync;
+mod send;
 mod ssh_command;
 mod waiting;
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -33,6 +38,8 @@ use tokio_util::sync::CancellationToken;
 pub use cache::CacheName;
 pub use checksum::Md5;
 pub use location::{Location, Remote};
+pub use preview::PreviewName;
+pub use send::Destination;
 pub use ssh_command::{Family, HostKeyPolicy, SshCommand};
 
 use cache::Cache;
@@ -221,6 +228,27 @@ impl Transfer {
     /// was stopped.
     pub async fn fetch(&self, request: Request) -> Result<Fetched> {
         self.inner.fetch(request).await
+    }
+
+    /// Brings a file to another place: `root/relative` becomes `relative` below `to`. Directories that
+    /// are missing there are made; a file of that name is replaced in one go.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Missing`] when the file is not here, [`ErrorKind::Denied`] when the other side refuses
+    /// our key or the right to write, [`ErrorKind::Unreachable`] when it could not be reached for several
+    /// tries, [`ErrorKind::Io`] when a disk fails or is full, [`ErrorKind::Stopped`] when the run was stopped.
+    pub async fn send(&self, root: &Path, relative: &Path, to: &Destination) -> Result<()> {
+        self.inner.engine.send(root, &[relative], to).await
+    }
+
+    /// As [`Transfer::send`], with many files at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transfer::send`]; some of the files may have arrived then.
+    pub async fn send_all(&self, root: &Path, relative: &[&Path], to: &Destination) -> Result<()> {
+        self.inner.engine.send(root, relative, to).await
     }
 
     /// Removes a file from the cache after its use. A shared file, which is the master's, stays.

@@ -79,13 +79,15 @@ pub(super) async fn md5sum(
     Err(Failure::new(kind, message).detail(stderr))
 }
 
-struct Answer {
-    status: i32,
+/// How a command ended there.
+pub(super) struct Answer {
+    pub(super) status: i32,
     stdout: Vec<u8>,
-    stderr: String,
+    pub(super) stderr: String,
 }
 
-async fn by_program(
+/// Runs `script` on `peer` by the `ssh` program.
+pub(super) async fn by_program(
     ssh: &SshCommand,
     peer: &Peer,
     script: &str,
