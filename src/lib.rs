@@ -3,11 +3,12 @@
 //! Data flows one way, and the modules stand in the order in which it flows:
 //!
 //! ```text
-//! config → state_repo → job → plan → execute (transfer, postgres, geoserver) → journal → report
+//! config → state_repo → job → plan → execute (transfer, postgres, geoserver, cdn) → journal → report
 //! ```
 //!
 //! A module imports only what stands below it; `ARCHITECTURE.md` draws the floors.
 
+pub mod cdn;
 pub mod cli;
 pub mod config;
 pub mod error;

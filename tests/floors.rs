@@ -17,6 +17,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("transfer", &["error", "name", "process"]),
     ("postgres", &["error", "name", "process"]),
     ("geoserver", &["error", "name"]),
+    ("cdn", &["error"]),
     ("plan", &["error", "name", "job", "journal"]),
     ("execute", &["config", "error", "filter", "geoserver", "job", "name", "plan", "postgres", "transfer"]),
     ("wire", &["config", "error", "execute", "filter", "geoserver", "name", "postgres", "transfer"]),

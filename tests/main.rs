@@ -4,6 +4,7 @@
 
 mod support;
 
+mod cdn;
 mod config_examples;
 mod end_to_end;
 mod floors;

@@ -8,12 +8,16 @@ use std::time::{Duration, Instant};
 
 use borg_slave::error::ErrorKind;
 use borg_slave::process::Cmd;
-use borg_slave::transfer::{CacheName, Fetched, Location, Md5, Options, Origin, Request, SyncServer, Transfer};
+use borg_slave::transfer::{
+    CacheName, Destination, Fetched, Location, Md5, Options, Origin, Request, SyncServer, Transfer,
+};
 use futures_util::future::join_all;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::sshd::{Fate, Knobs, Proxy, Sshd};
+
+mod sending;
 
 /// Master's directory, slave's cache, and what fetches between them.
 struct Place {

@@ -19,6 +19,7 @@ use crate::support::postgres::PrivatePostgres;
 use crate::support::real_geoserver::RealGeoServer;
 
 mod feature_types;
+mod maps;
 mod stores;
 mod styles;
 mod wire;
