@@ -408,6 +408,19 @@ impl Catalog {
         self.groups.iter().find(|group| group.members.contains(member)).map(|group| group.name.clone())
     }
 
+    /// A group that keeps a store from being deleted with all it holds: one that has several of its
+    /// layers. (GeoServer has then deleted some of them before it refuses, which is not done here.)
+    pub(crate) fn group_in_the_way(&self, store: Id) -> Option<String> {
+        let of_store = |member: &&Member| match member {
+            Member::Layer(id) => {
+                self.layer(*id).and_then(|layer| self.resource(layer.resource)).is_some_and(|held| held.store == store)
+            }
+            Member::Group(_) => false,
+        };
+        let several = |group: &&Group| group.members.iter().filter(of_store).count() > 1;
+        self.groups.iter().find(several).map(|group| group.name.clone())
+    }
+
     /// Drops a layer with what hangs on it: its rules, its cached tiles, its places in groups.
     pub(crate) fn drop_layer(&mut self, id: Id) {
         let Some(layer) = self.layer(id) else { return };

@@ -158,6 +158,10 @@ pub(crate) fn one(state: &State, at: &Target<'_>, ws: &str, name: &str) -> Answe
             if !held.is_empty() && !at.req.flag("recurse") {
                 return Err(Fault::Refused(403, "Unable to delete non-empty store.".to_owned()));
             }
+            if let Some(group) = cat.group_in_the_way(id) {
+                let message = format!("Unable to delete layer referenced by layer group '{group}'");
+                return Err(Fault::Unexpected(message));
+            }
             cat.drop_store(id);
             Ok(Reply::new(200))
         }

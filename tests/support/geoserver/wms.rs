@@ -288,7 +288,8 @@ fn capabilities(cat: &Catalog, ows: &Ows<'_>) -> Reply {
         if let StyleRef::Style(id) = style
             && let Some(style) = cat.style(id)
         {
-            layer = layer.kid(El::new("Style").with("Name", cat.style_label(style)));
+            let legend = El::new("LegendURL").attr("width", "20").attr("height", "20").with("Format", "image/png");
+            layer = layer.kid(El::new("Style").with("Name", cat.style_label(style)).kid(legend));
         }
         list = list.kid(layer);
     }

@@ -23,6 +23,8 @@ pub(crate) struct RemoteLayer {
     bounds: Option<Bounds>,
     /// Such a layer cannot be changed by the path that names the store.
     has_style: bool,
+    /// One of its styles has no legend. Such a layer cannot be changed at all.
+    lacks_legend: bool,
 }
 
 fn no_store(ws: &str, name: &str) -> Fault {
@@ -155,6 +157,10 @@ pub(crate) fn one(state: &State, at: &Target<'_>, ws: &str, name: &str) -> Answe
             if cat.resources.iter().any(|held| held.store == id) && !at.req.flag("recurse") {
                 return Err(Fault::Refused(401, "wmsstore not empty".to_owned()));
             }
+            if let Some(group) = cat.group_in_the_way(id) {
+                let message = format!("Unable to delete layer referenced by layer group '{group}'");
+                return Err(Fault::Unexpected(message));
+            }
             cat.drop_store(id);
             Ok(Reply::new(200))
         }
@@ -227,6 +233,7 @@ fn collect(el: &El, found: &mut Vec<RemoteLayer>) {
                     .unwrap_or_default(),
                 bounds: remote_bounds(kid),
                 has_style: kid.find("Style").is_some(),
+                lacks_legend: kid.all("Style").any(|style| style.find("LegendURL").is_none()),
             });
         }
         collect(kid, found);
@@ -418,18 +425,34 @@ pub(crate) async fn layer(state: &State, at: &Target<'_>, ws: &str, store: Optio
                 Some(store) => remote(state, store).await.unwrap_or_default(),
                 None => vec![],
             };
-            let native = remote_layers.iter().find(|layer| layer.name == held.native_name);
-            // Reading the document into a layer with remote styles fails on the path through the store.
-            if native.is_none() || (store.is_some() && native.is_some_and(|layer| layer.has_style)) {
-                return Err(Fault::Unexpected(
-                    "\n---- Debugging information ----\ncause-exception     : java.lang.UnsupportedOperationException\n\
-                     cause-message       : null\n-------------------------------"
-                        .to_owned(),
-                ));
+            // A layer is changed by way of its remote styles.
+            match (remote_layers.iter().find(|layer| layer.name == held.native_name), store) {
+                (Some(native), None) if !native.lacks_legend => {}
+                (Some(native), Some(_)) if !native.has_style => {}
+                (_, None) => {
+                    return Err(Fault::Unexpected("java.lang.reflect.InvocationTargetException".to_owned()));
+                }
+                (_, Some(_)) => {
+                    return Err(Fault::Unexpected(
+                        "\n---- Debugging information ----\ncause-exception     : java.lang.UnsupportedOperationException\n\
+                         cause-message       : null\n-------------------------------"
+                            .to_owned(),
+                    ));
+                }
             }
-            // A native layer that is not there is accepted, and switches the layer off.
-            if !remote_layers.iter().any(|layer| layer.name == new.native_name) {
+            // By the path without the store, what is not said to be enabled is not.
+            if store.is_none() && doc.find("enabled").is_none() {
                 new.enabled = false;
+            }
+            if let Some(said) = doc.find("store").and_then(|store| store.text_of("name"))
+                && let Some(other) = find(&state.cat(), ws, said.rsplit(':').next().unwrap_or(&said))
+            {
+                new.store = other.id;
+            }
+            // The capabilities are read again with every change, whether that works or not.
+            if let Some(store) = &held_store {
+                state.cat().remote.remove(&store.id);
+                let _ = remote(state, store).await;
             }
             let mut cat = state.cat();
             if let Some(taken) = cat.resource_name_taken(new.ws, new.store, &new.name, new.id) {
