@@ -21,7 +21,7 @@ use super::catalog::Catalog;
 use super::version::Version;
 
 /// Longest wait for a TCP or TLS connection; a request may take longer.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// After so many requests in a row that nobody answered, repetitions not counted, none is sent any more.
 const SILENCE: u64 = 2;
@@ -147,9 +147,7 @@ impl GeoServer {
             .redirect(redirect::Policy::none())
             .connect_timeout(CONNECT_LIMIT.min(endpoint.time_limit))
             .timeout(endpoint.time_limit);
-        if host == "localhost"
-            || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
-        {
+        if is_this_machine(&host) {
             // A proxy for the outside cannot reach this machine's own GeoServer.
             http = http.no_proxy();
         }
@@ -372,6 +370,11 @@ impl GeoServer {
         let error = if error.is_timeout() && !refused { told } else { told.source(root_cause(error)) };
         Lost { error, again, silent }
     }
+}
+
+/// Whether a host of a URL is this machine itself, which no proxy for the outside can reach.
+pub(super) fn is_this_machine(host: &str) -> bool {
+    host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }
 
 fn without_credentials(url: &Url) -> Url {

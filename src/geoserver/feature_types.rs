@@ -2,8 +2,6 @@
 
 mod document;
 
-pub(super) use document::plain;
-
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};

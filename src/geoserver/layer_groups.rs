@@ -17,7 +17,7 @@ use super::answer::Answer;
 use super::catalog::Held;
 use super::client::{GeoServer, Writer, path};
 use super::extents::{Extent, WORLD, around, read_bounds, same_bounds, write_bounds};
-use super::feature_types::plain;
+use super::fields::plain;
 use super::json;
 
 /// A layer group as it is to be. It is drawn as a single layer, each member in its own default style.
@@ -87,13 +87,6 @@ impl Found {
             Self::Absent | Self::Broken => None,
         }
     }
-}
-
-/// A group that holds something.
-pub(super) struct Holder {
-    pub(super) name: String,
-    /// How many members it has beside that.
-    pub(super) others: usize,
 }
 
 impl GeoServer {
@@ -232,21 +225,22 @@ impl Writer<'_> {
         })
     }
 
-    /// The layer groups, of the workspace and global, that hold something; every group is read once
-    /// in a run. Broken ones do not tell.
-    pub(super) async fn holders(&mut self, workspace: &GeoName, member: &Held) -> Result<Vec<Holder>> {
-        let mut holders = Vec::new();
-        for place in [Some(workspace), None] {
-            let names: Vec<String> = self.groups(place).await?.keys().cloned().collect();
-            for name in names {
-                let Some(Some(members)) = self.group_members(place, &name).await? else { continue };
-                let others = members.iter().filter(|held| *held != member).count();
-                if others < members.len() {
-                    holders.push(Holder { name, others });
-                }
+    /// The layer groups of a workspace, or the global ones, that hold something; every group is read
+    /// once in a run. Broken ones do not tell.
+    pub(super) async fn groups_that_hold(
+        &mut self,
+        workspace: Option<&GeoName>,
+        is_it: impl Fn(&Held) -> bool,
+    ) -> Result<Vec<String>> {
+        let mut holding = Vec::new();
+        let names: Vec<String> = self.groups(workspace).await?.keys().cloned().collect();
+        for name in names {
+            let Some(Some(members)) = self.group_members(workspace, &name).await? else { continue };
+            if members.iter().any(&is_it) {
+                holding.push(name);
             }
         }
-        Ok(holders)
+        Ok(holding)
     }
 
     async fn publish_group(&mut self, wanted: &LayerGroup) -> Result<Change> {
@@ -356,9 +350,9 @@ impl Writer<'_> {
         let label = format!("{workspace}:{name}");
         let held = Held { is_group: true, label: label.clone() };
         // Asked first: GeoServer has been seen to delete a nested group and leave the outer one broken.
-        let holders = self.holders(workspace, &held).await?;
-        if !holders.is_empty() {
-            let names: Vec<&str> = holders.iter().map(|holder| holder.name.as_str()).collect();
+        let mut names = self.groups_that_hold(Some(workspace), |other| *other == held).await?;
+        names.extend(self.groups_that_hold(None, |other| *other == held).await?);
+        if !names.is_empty() {
             return Err(Error::new(
                 ErrorKind::Dependency,
                 format!("the layer group is in other layer groups: {}", names.join(", ")),
@@ -378,39 +372,6 @@ impl Writer<'_> {
         self.groups(Some(workspace)).await?.remove(name.as_str());
         self.catalog.tile_layer_unsure(workspace, name);
         Ok(change)
-    }
-
-    /// Deletes a layer out of the groups that hold it.
-    pub(super) async fn remove_from_groups(
-        &mut self,
-        workspace: &GeoName,
-        layer: &GeoName,
-        groups: &[Holder],
-    ) -> Result<()> {
-        let names = |groups: &mut dyn Iterator<Item = &Holder>| {
-            groups.map(|group| group.name.as_str()).collect::<Vec<_>>().join(", ")
-        };
-        let emptied = names(&mut groups.iter().filter(|group| group.others == 0));
-        if !emptied.is_empty() {
-            return Err(Error::new(
-                ErrorKind::GeoServer,
-                format!("the layer is all that is in the layer group {emptied}, which would be deleted with it"),
-            )
-            .subject(format!("{} {workspace}:{layer}", self.server.name()))
-            .hint("remove the layer group or give it other layers first, on the master"));
-        }
-        let doing = format!("remove the layer {workspace}:{layer}");
-        let address = path(&["workspaces", workspace.as_str(), "layers", layer.as_str()], "json");
-        // Unlike the deletion of the type, this takes the layer out of its groups.
-        self.server.delete(&format!("{address}?recurse=true")).await?.ok(&doing)?;
-        let gone = Held { is_group: false, label: format!("{workspace}:{layer}") };
-        for place in [Some(workspace.clone()), None] {
-            for members in self.catalog.groups.get_mut(&place).into_iter().flat_map(BTreeMap::values_mut).flatten() {
-                members.retain(|member| *member != gone);
-            }
-        }
-        tracing::warn!(layer = gone.label, groups = names(&mut groups.iter()), "layer taken out of layer groups");
-        Ok(())
     }
 }
 
@@ -480,7 +441,7 @@ impl LayerGroup {
     }
 }
 
-fn item(workspace: Option<&GeoName>, name: &str) -> String {
+pub(super) fn item(workspace: Option<&GeoName>, name: &str) -> String {
     match workspace {
         Some(workspace) => path(&["workspaces", workspace.as_str(), "layergroups", name], "json"),
         None => path(&["layergroups", name], "json"),

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::name::GeoName;
 
 use super::Change;
-use super::catalog::{Held, LayerState};
+use super::catalog::LayerState;
 use super::client::{GeoServer, Writer, path};
 use super::json;
 
@@ -139,12 +139,14 @@ impl Writer<'_> {
         } else if answer.is_missing() {
             // Without its type a layer is not left; with another kind of resource it is not ours.
         } else {
-            let held = Held { is_group: false, label: format!("{workspace}:{layer}") };
-            let groups = self.holders(workspace, &held).await?;
-            if groups.is_empty() {
-                return Err(answer.error(&format!("cannot remove the layer {workspace}:{layer}")));
+            let failed = format!("cannot remove the layer {workspace}:{layer}");
+            if !self.take_layer_out_of_groups(workspace, layer).await? {
+                return Err(answer.error(&failed));
             }
-            self.remove_from_groups(workspace, layer, &groups).await?;
+            let again = self.delete_type(workspace, store, layer).await?;
+            if !again.is_success() && !again.is_missing() {
+                return Err(again.error(&failed));
+            }
             change = Change::Updated;
         }
         for name in private_styles {

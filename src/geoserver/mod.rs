@@ -10,11 +10,12 @@
 //! has read, so that the first publication of a layer costs one request each for the feature type,
 //! every style, the layer, and its verification.
 //!
-//! One file per resource: `workspaces`, `stores`, `feature_types`, `layers`, `styles`,
-//! `access_rules`, `layer_groups`, `grid_sets`, `tile_layers`, and `maps` for pictures of
-//! layers. Below them stand `client` (requests, time limits,
-//! repetition), `answer` (what GeoServer's answers mean), `json` (how GeoServer writes JSON),
-//! `extents` (where a layer's data are) and `catalog` (what a handle remembers).
+//! One file per resource: `workspaces`, `stores`, `feature_types`, `layers`, `styles`, `wms_stores`,
+//! `wms_layers`, `layer_groups`, `tile_layers`, `grid_sets`, `access_rules`, and `maps` for pictures of
+//! layers; `removal` takes away stores and what is in layer groups, and `upstream` asks a cascaded
+//! server itself. Below them stand `client` (requests, time limits, repetition), `answer` (what
+//! GeoServer's answers mean), `json` (how GeoServer writes JSON), `fields` (what all documents have in
+//! common), `extents` (where a layer's data are), `secrets`, and `catalog` (what a handle remembers).
 
 mod access_rules;
 mod answer;
@@ -22,16 +23,22 @@ mod catalog;
 mod client;
 mod extents;
 mod feature_types;
+mod fields;
 mod grid_sets;
 mod json;
 mod layer_groups;
 mod layers;
 mod maps;
+mod removal;
+mod secrets;
 mod sld;
 mod stores;
 mod styles;
 mod tile_layers;
+mod upstream;
 mod version;
+mod wms_layers;
+mod wms_stores;
 mod workspaces;
 
 pub use access_rules::{AccessRules, CatalogMode, write_access_rules_file};
@@ -40,10 +47,14 @@ pub use feature_types::{Boxes, FeatureType, Freshness, ProjectionPolicy, SqlView
 pub use grid_sets::GridSets;
 pub use layer_groups::{LayerGroup, Member};
 pub use maps::{MapLink, MapRequest, Picture};
+pub use removal::StoreKind;
 pub use stores::{PostgisStore, default_store_parameters};
 pub use styles::{LayerStyles, Style, StylesOutcome};
 pub use tile_layers::TileLayer;
+pub use upstream::{UpstreamLayers, upstream_layers};
 pub use version::Version;
+pub use wms_layers::WmsLayer;
+pub use wms_stores::WmsStore;
 
 /// What a call did to GeoServer. Ordered, so that the changes of several calls fold with `max`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

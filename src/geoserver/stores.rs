@@ -3,22 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use openssl::hash::MessageDigest;
-use openssl::pkey::PKey;
-use openssl::sign::Signer;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
-use crate::error::{Context, ErrorKind, Result};
+use crate::error::Result;
 use crate::name::GeoName;
 
 use super::Change;
-use super::answer::Answer;
 use super::client::{GeoServer, Writer, path};
 use super::json;
+use super::secrets;
 
 /// The key under which GeoServer keeps a store's password.
 const PASSWORD_KEY: &str = "passwd";
+
+/// What to look at when a store cannot be created.
+pub(super) const NAME_TAKEN: &str =
+    "stores of all kinds (PostGIS, WMS, coverages) share their names within a workspace; and the workspace must exist";
 
 /// A PostGIS store as it is to be.
 #[derive(Clone)]
@@ -83,8 +84,9 @@ impl GeoServer {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::GeoServer`] when GeoServer refuses, as when a store of another kind has that
-    /// name; [`ErrorKind::Unreachable`] and [`ErrorKind::Denied`] as for every request. Whether the
+    /// [`ErrorKind::GeoServer`](crate::error::ErrorKind::GeoServer) when GeoServer refuses, as when a
+    /// store of another kind has that name; [`ErrorKind::Unreachable`](crate::error::ErrorKind::Unreachable)
+    /// and [`ErrorKind::Denied`](crate::error::ErrorKind::Denied) as for every request. Whether the
     /// database can be reached is not found out here: GeoServer accepts any parameters.
     pub async fn ensure_postgis_store(
         &self,
@@ -137,13 +139,9 @@ impl Writer<'_> {
             // Somebody else may have been faster.
             current = self.server.find(&quiet, &doing).await?;
             if current.is_none() {
-                return Err(wanted
-                    .without_password(answer)
+                return Err(secrets::without_password(answer, wanted.password.as_ref())
                     .error(&format!("cannot create the store {workspace}:{name}"))
-                    .hint(
-                        "stores of all kinds (PostGIS, WMS, coverages) share their names within a workspace; \
-                     and the workspace must exist",
-                    ));
+                    .hint(NAME_TAKEN));
             }
         }
         let current = current.unwrap_or_default();
@@ -151,7 +149,8 @@ impl Writer<'_> {
             return Ok(Change::Unchanged);
         }
         let answer = self.server.put(&item, &wanted.document()).await?;
-        wanted.without_password(answer).ok(&format!("update the store {workspace}:{name}"))?;
+        secrets::without_password(answer, wanted.password.as_ref())
+            .ok(&format!("update the store {workspace}:{name}"))?;
         Ok(Change::Updated)
     }
 }
@@ -196,25 +195,8 @@ impl Wanted<'_> {
     }
 
     fn fingerprint(&self) -> Result<String> {
-        let failed = "the fingerprint of a store cannot be computed";
         let secret = self.password.as_ref().map_or("", |password| password.expose_secret());
-        let key = PKey::hmac(format!("store:{secret}").as_bytes()).context(ErrorKind::Bug, failed)?;
-        let mut signer = Signer::new(MessageDigest::sha256(), &key).context(ErrorKind::Bug, failed)?;
-        let content = json!([self.store.description, self.parameters]).to_string();
-        let digest = signer.sign_oneshot_to_vec(content.as_bytes()).context(ErrorKind::Bug, failed)?;
-        Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
-    }
-
-    /// The answer to a request that carried the password, without it: GeoServer quotes parts of
-    /// documents that it does not understand.
-    fn without_password(&self, mut answer: Answer) -> Answer {
-        if let Some(password) = &self.password
-            && !password.expose_secret().is_empty()
-            && !answer.is_success()
-        {
-            answer.body = String::from_utf8_lossy(&answer.body).replace(password.expose_secret(), "***").into_bytes();
-        }
-        answer
+        secrets::fingerprint(&format!("store:{secret}"), &json!([self.store.description, self.parameters]))
     }
 }
 
@@ -261,16 +243,8 @@ mod tests {
     }
 
     #[test]
-    fn the_password_shows_neither_in_debug_nor_in_a_refusal() {
+    fn the_password_does_not_show() {
         let store = store("hunter2", "db");
         assert!(!format!("{store:?}").contains("hunter2"));
-        let answer = Answer {
-            method: reqwest::Method::PUT,
-            url: String::new(),
-            status: reqwest::StatusCode::INTERNAL_SERVER_ERROR,
-            content_type: "text/plain".into(),
-            body: b"cannot read entry passwd hunter2".to_vec(),
-        };
-        assert_eq!(wanted(&store).without_password(answer).message(), "cannot read entry passwd ***");
     }
 }

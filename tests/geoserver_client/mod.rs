@@ -22,7 +22,10 @@ mod feature_types;
 mod maps;
 mod stores;
 mod styles;
+mod upstream;
 mod wire;
+mod wms_layers;
+mod wms_stores;
 
 const SAME: Freshness = Freshness { data_changed: false, columns_changed: false };
 const DATA: Freshness = Freshness { data_changed: true, columns_changed: false };

@@ -6,5 +6,6 @@ pub(crate) mod postgres;
 pub(crate) mod real_geoserver;
 pub(crate) mod rest;
 pub(crate) mod sshd;
+pub(crate) mod upstream;
 pub(crate) mod vcs;
 pub(crate) mod world;

@@ -6,8 +6,9 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Error, ErrorKind, Result};
 
+use super::super::fields::{has_boxes, insert_boxes, keywords, keywords_value, plain, title};
 use super::super::json::{many, number, text};
-use super::{Boxes, FeatureType, Freshness, SqlView};
+use super::{FeatureType, Freshness, SqlView};
 
 /// The metadata key under which GeoServer keeps an SQL view.
 const SQL_VIEW_KEY: &str = "JDBC_VIRTUAL_TABLE";
@@ -23,9 +24,6 @@ const GEOMETRY_KINDS: [&str; 8] = [
     "MultiPolygon",
     "GeometryCollection",
 ];
-
-/// Half the last digit of what a box keeps on its way through GeoServer.
-const BOX_TOLERANCE: f64 = 1e-9;
 
 /// What is to change in a feature type.
 #[derive(Debug, Default)]
@@ -56,9 +54,9 @@ pub(super) fn whole(wanted: &FeatureType) -> Value {
     let mut fields = Map::new();
     fields.insert("name".into(), json!(wanted.name.as_str()));
     fields.insert("nativeName".into(), json!(wanted.native_name));
-    fields.insert("title".into(), json!(title(wanted)));
+    fields.insert("title".into(), json!(title(&wanted.title, &wanted.name)));
     fields.insert("abstract".into(), json!(plain(&wanted.abstract_text)));
-    fields.insert("keywords".into(), keywords_value(&keywords(wanted)));
+    fields.insert("keywords".into(), keywords_value(&keywords(&wanted.keywords)));
     fields.insert("srs".into(), json!(wanted.srs));
     fields.insert("projectionPolicy".into(), json!(wanted.projection_policy.as_str()));
     fields.insert("enabled".into(), json!(wanted.enabled));
@@ -77,15 +75,15 @@ pub(super) fn update(current: &Value, wanted: &FeatureType, freshness: Freshness
     let mut put = |key: &str, value: Value| {
         update.fields.insert(key.to_owned(), value);
     };
-    if text(&current["title"]) != title(wanted) {
-        put("title", json!(title(wanted)));
+    if text(&current["title"]) != title(&wanted.title, &wanted.name) {
+        put("title", json!(title(&wanted.title, &wanted.name)));
     }
     if plain(&text(&current["abstract"])) != plain(&wanted.abstract_text) {
         put("abstract", json!(plain(&wanted.abstract_text)));
     }
     let shown: Vec<String> = many(&current["keywords"]["string"]).iter().map(text).collect();
-    if shown != keywords(wanted) && !(wanted.keywords.is_empty() && are_defaults(&shown, wanted)) {
-        put("keywords", keywords_value(&keywords(wanted)));
+    if shown != keywords(&wanted.keywords) && !(wanted.keywords.is_empty() && are_defaults(&shown, wanted)) {
+        put("keywords", keywords_value(&keywords(&wanted.keywords)));
     }
     if text(&current["projectionPolicy"]) != wanted.projection_policy.as_str() {
         put("projectionPolicy", json!(wanted.projection_policy.as_str()));
@@ -169,59 +167,9 @@ fn has_geometry(current: &Value) -> bool {
         .any(|attribute| attribute["binding"].as_str().is_some_and(|binding| binding.contains(".jts.geom.")))
 }
 
-/// The title, which GeoServer does not leave empty.
-fn title(wanted: &FeatureType) -> String {
-    let title = plain(&wanted.title);
-    if title.is_empty() { wanted.name.as_str().to_owned() } else { title }
-}
-
-/// Keywords as GeoServer takes them: a backslash introduces a vocabulary there and fails otherwise.
-fn keywords(wanted: &FeatureType) -> Vec<String> {
-    let mut seen = BTreeSet::new();
-    wanted
-        .keywords
-        .iter()
-        .map(|word| plain(&word.replace('\\', " ")).split_whitespace().collect::<Vec<_>>().join(" "))
-        .filter(|word| !word.is_empty() && seen.insert(word.clone()))
-        .collect()
-}
-
-fn keywords_value(words: &[String]) -> Value {
-    if words.is_empty() { json!("") } else { json!({"string": words}) }
-}
-
 /// Whether these are the keywords that GeoServer gives to a type created with none.
 fn are_defaults(shown: &[String], wanted: &FeatureType) -> bool {
     shown.iter().all(|word| word == "features" || *word == wanted.native_name || word == wanted.name.as_str())
-}
-
-/// Text that survives GeoServer's catalog files, which are XML 1.0: without the control characters
-/// that XML cannot hold, and with plain line ends.
-pub(in crate::geoserver) fn plain(text: &str) -> String {
-    let lines = text.replace("\r\n", "\n").replace('\r', "\n");
-    lines
-        .trim()
-        .chars()
-        .filter(|&c| matches!(c, '\n' | '\t') || !(c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}')))
-        .collect()
-}
-
-fn insert_boxes(fields: &mut Map<String, Value>, boxes: &Boxes) {
-    let bounds = |[minx, miny, maxx, maxy]: [f64; 4], crs: &str| json!({"minx": minx, "miny": miny, "maxx": maxx, "maxy": maxy, "crs": crs});
-    fields.insert("nativeBoundingBox".into(), bounds(boxes.native, &boxes.crs));
-    fields.insert("latLonBoundingBox".into(), bounds(boxes.lat_lon, "EPSG:4326"));
-}
-
-fn has_boxes(current: &Value, boxes: &Boxes) -> bool {
-    let same = |shown: &Value, wanted: [f64; 4]| {
-        ["minx", "miny", "maxx", "maxy"].iter().zip(wanted).all(|(key, wanted)| {
-            number(&shown[*key])
-                .is_some_and(|shown| (shown - wanted).abs() <= BOX_TOLERANCE * wanted.abs().max(shown.abs()).max(1.0))
-        })
-    };
-    same(&current["nativeBoundingBox"], boxes.native)
-        && text(&current["nativeBoundingBox"]["crs"]) == boxes.crs
-        && same(&current["latLonBoundingBox"], boxes.lat_lon)
 }
 
 /// The metadata entries to send when the SQL view is not as wanted; GeoServer replaces all entries.
@@ -288,7 +236,7 @@ fn geometry_kind(kind: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{ProjectionPolicy, ViewGeometry};
+    use super::super::{Boxes, ProjectionPolicy, ViewGeometry};
     use super::*;
     use crate::name::GeoName;
 

@@ -1,0 +1,253 @@
+//! Layers of upstream WMS: made, changed and moved in place, healed, and removed.
+
+use borg_slave::error::ErrorKind;
+use borg_slave::geoserver::{Boxes, Change, RequestCount, WmsLayer, WmsStore};
+use serde_json::{Value, json};
+
+use super::{DATA, Target, geo, target};
+use crate::support::upstream::{Mood, UpstreamWms};
+
+pub(super) fn wms_store(t: &Target, name: &str, upstream: &UpstreamWms) -> WmsStore {
+    WmsStore {
+        workspace: t.workspace.clone(),
+        name: geo(name),
+        capabilities_url: upstream.url(),
+        username: None,
+        password: None,
+        max_connections: None,
+        read_timeout: None,
+        connect_timeout: None,
+    }
+}
+
+/// A layer that is called as it is at the upstream.
+pub(super) fn wms_layer(t: &Target, store: &str, name: &str) -> WmsLayer {
+    WmsLayer {
+        workspace: t.workspace.clone(),
+        store: geo(store),
+        name: geo(name),
+        native_name: name.into(),
+        title: format!("Title of {name} – ü 道"),
+        abstract_text: "First\r\nsecond <line> & more".into(),
+        keywords: vec!["one, two".into(), "back\\slash".into()],
+        srs: None,
+        boxes: None,
+    }
+}
+
+/// A layer group of layers of the workspace.
+pub(super) async fn group(t: &Target, name: &str, layers: &[&str]) {
+    let published: Vec<Value> =
+        layers.iter().map(|layer| json!({"@type": "layer", "name": t.qualified(layer)})).collect();
+    let document = json!({"layerGroup": {"name": name, "mode": "SINGLE", "publishables": {"published": published}}});
+    assert_eq!(t.raw("POST", "workspaces/{w}/layergroups.json", Some(document)).await.0, 201);
+}
+
+/// The layers in a group, in order.
+pub(super) async fn members(t: &Target, group: &str) -> Vec<String> {
+    let (status, body) = t.raw("GET", &format!("workspaces/{{w}}/layergroups/{group}.json"), None).await;
+    assert_eq!(status, 200, "{group}");
+    let published = &body["layerGroup"]["publishables"]["published"];
+    let published = published.as_array().cloned().unwrap_or_else(|| vec![published.clone()]);
+    let bare = |member: &Value| member["name"].as_str().unwrap().rsplit(':').next().unwrap().to_owned();
+    published.iter().map(bare).collect()
+}
+
+/// A workspace with the WMS stores `up` and `other` of one upstream.
+async fn cascade(name: &str, layers: &[&str]) -> (Target, UpstreamWms) {
+    let t = target(name).await;
+    t.ready().await;
+    let upstream = UpstreamWms::start(layers).await;
+    for store in ["up", "other"] {
+        t.server.ensure_wms_store(&wms_store(&t, store, &upstream), None).await.unwrap();
+    }
+    (t, upstream)
+}
+
+async fn shown(t: &Target, layer: &str) -> Value {
+    let (status, mut body) = t.raw("GET", &format!("workspaces/{{w}}/wmslayers/{layer}.json"), None).await;
+    assert_eq!(status, 200, "{layer}");
+    body["wmsLayer"].take()
+}
+
+/// Publishes, and says what that did and with how many requests.
+async fn publish(t: &Target, layer: &WmsLayer) -> (Change, RequestCount) {
+    let before = t.server.requests();
+    let change = t.server.publish_wms_layer(layer).await.unwrap();
+    (change, t.server.requests().since(before))
+}
+
+/// An access rule of a layer, as it goes with the layer when GeoServer deletes it.
+async fn restrict(t: &Target, layer: &str) -> String {
+    let rule = format!("{}.{layer}.r", t.workspace);
+    assert_eq!(t.raw("POST", "security/acl/layers.json", Some(json!({rule.as_str(): "ROLE_STAFF"}))).await.0, 200);
+    rule
+}
+
+async fn is_restricted(t: &Target, rule: &str) -> bool {
+    t.raw("GET", "security/acl/layers.json", None).await.1[rule] == "ROLE_STAFF"
+}
+
+#[tokio::test]
+async fn a_wms_layer_is_created_once_and_updated_in_place() {
+    let (t, upstream) = cascade("wmslayer", &["roads"]).await;
+    let mut layer = wms_layer(&t, "up", "roads");
+    assert_eq!(publish(&t, &layer).await, (Change::Created, RequestCount { reads: 1, writes: 1 }));
+    let now = shown(&t, "roads").await;
+    assert_eq!(now["title"], layer.title);
+    assert_eq!(now["abstract"], "First\nsecond <line> & more");
+    assert_eq!(now["keywords"]["string"], json!(["one, two", "back slash"]));
+    assert_eq!(now["latLonBoundingBox"]["minx"], 110);
+    assert_eq!(now["srs"], "EPSG:4326");
+    let rule = restrict(&t, "roads").await;
+
+    upstream.asked();
+    assert_eq!(publish(&t, &layer).await, (Change::Unchanged, RequestCount { reads: 1, writes: 0 }));
+    assert!(upstream.asked().is_empty());
+
+    layer.title = String::new();
+    layer.abstract_text = String::new();
+    layer.keywords = vec!["only".into()];
+    assert_eq!(publish(&t, &layer).await, (Change::Updated, RequestCount { reads: 1, writes: 1 }));
+    let now = shown(&t, "roads").await;
+    assert_eq!((&now["title"], &now["abstract"]), (&json!("roads"), &json!("")));
+    assert_eq!(now["keywords"]["string"], "only");
+    assert_eq!(now["enabled"], true);
+    assert_eq!(publish(&t, &layer).await.0, Change::Unchanged);
+
+    layer.srs = Some("EPSG:3857".into());
+    layer.boxes = Some(Boxes {
+        native: [12_800_000.5, -3_800_000.0, 12_900_000.0, -3_700_000.0],
+        lat_lon: [115.0, -32.5, 116.0, -31.000_25],
+        crs: "EPSG:3857".into(),
+    });
+    assert_eq!(publish(&t, &layer).await.0, Change::Updated);
+    assert_eq!(publish(&t, &layer).await.0, Change::Unchanged);
+    let now = shown(&t, "roads").await;
+    assert_eq!(now["latLonBoundingBox"]["maxy"], -31.000_25);
+    assert_eq!(now["enabled"], true);
+
+    // Somebody has switched it off.
+    assert_eq!(t.raw("PUT", "workspaces/{w}/wmslayers/roads.json", Some(json!({"wmsLayer": {}}))).await.0, 200);
+    assert_eq!(shown(&t, "roads").await["enabled"], false);
+    assert_eq!(publish(&t, &layer).await.0, Change::Updated);
+    assert_eq!(shown(&t, "roads").await["enabled"], true);
+    assert!(is_restricted(&t, &rule).await);
+}
+
+#[tokio::test]
+async fn a_wms_layer_moves_between_stores_and_native_layers_in_place() {
+    let (t, upstream) = cascade("wmsmove", &["roads", "tracks"]).await;
+    let mut layer = wms_layer(&t, "up", "roads");
+    publish(&t, &layer).await;
+    let rule = restrict(&t, "roads").await;
+    let id = shown(&t, "roads").await["dateCreated"].clone();
+
+    layer.store = geo("other");
+    assert_eq!(publish(&t, &layer).await.0, Change::Updated);
+    layer.native_name = "tracks".into();
+    assert_eq!(publish(&t, &layer).await.0, Change::Updated);
+    let now = shown(&t, "roads").await;
+    assert_eq!(now["store"]["name"], t.qualified("other"));
+    assert_eq!((&now["nativeName"], &now["enabled"], &now["dateCreated"]), (&json!("tracks"), &json!(true), &id));
+    assert!(is_restricted(&t, &rule).await);
+    assert_eq!(publish(&t, &layer).await.0, Change::Unchanged);
+
+    // Both at once, to a native layer that GeoServer has not seen yet.
+    upstream.add("paths");
+    (layer.store, layer.native_name) = (geo("up"), "paths".into());
+    assert_eq!(publish(&t, &layer).await.0, Change::Updated);
+    assert_eq!(shown(&t, "roads").await["nativeName"], "paths");
+    assert_eq!(publish(&t, &layer).await.0, Change::Unchanged);
+    assert!(is_restricted(&t, &rule).await);
+
+    // The removal of the layer that it was does not remove the layer that it is.
+    let gone = t.server.remove_wms_layer(&t.workspace, Some(&geo("other")), &geo("roads")).await.unwrap();
+    assert_eq!(gone, Change::Unchanged);
+    let gone = t.server.remove_wms_layer(&t.workspace, Some(&geo("up")), &geo("roads")).await.unwrap();
+    assert_eq!(gone, Change::Updated);
+}
+
+#[tokio::test]
+async fn a_layer_that_comes_to_the_upstream_later_is_found() {
+    let (t, upstream) = cascade("wmslate", &["roads"]).await;
+    publish(&t, &wms_layer(&t, "up", "roads")).await;
+    upstream.add("late");
+    assert_eq!(
+        publish(&t, &wms_layer(&t, "up", "late")).await,
+        (Change::Created, RequestCount { reads: 1, writes: 3 })
+    );
+    let error = t.server.publish_wms_layer(&wms_layer(&t, "up", "never")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::GeoServer);
+    assert!(error.paragraph().contains("as seen from GeoServer's host"), "{}", error.paragraph());
+}
+
+#[tokio::test]
+async fn a_name_that_a_feature_has_is_refused_with_the_remedy() {
+    let (t, _upstream) = cascade("wmskind", &["roads"]).await;
+    t.lines("roads", 0.0).await;
+    t.server.publish_feature_type(&t.lines_type("roads"), DATA).await.unwrap();
+    let error = t.server.publish_wms_layer(&wms_layer(&t, "up", "roads")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::GeoServer);
+    let told = error.paragraph();
+    assert!(told.contains("feature") && told.contains("on the master"), "{told}");
+    // Nor does the removal of a WMS layer touch the feature.
+    let gone = t.server.remove_wms_layer(&t.workspace, None, &geo("roads")).await.unwrap();
+    assert_eq!(gone, Change::Unchanged);
+    assert_eq!(t.layer("roads").await["type"], "VECTOR");
+}
+
+#[tokio::test]
+async fn names_may_have_spaces_dots_and_any_letters() {
+    let native = "ns:Wege & Straßen <道>.v1";
+    let (t, upstream) = cascade("wmsnames", &[native, "plain"]).await;
+    publish(&t, &wms_layer(&t, "up", "plain")).await;
+    let store = "up & away.1 ü";
+    t.server.ensure_wms_store(&wms_store(&t, store, &upstream), None).await.unwrap();
+    let mut layer = wms_layer(&t, store, "plain.night & day 道");
+    layer.native_name = native.into();
+    assert_eq!(publish(&t, &layer).await.0, Change::Created);
+    layer.title = "new".into();
+    assert_eq!(publish(&t, &layer).await.0, Change::Updated);
+    assert_eq!(publish(&t, &layer).await.0, Change::Unchanged);
+    assert_ne!(shown(&t, "plain").await["title"], "new");
+    let gone = t.server.remove_wms_layer(&t.workspace, Some(&geo(store)), &layer.name).await.unwrap();
+    assert_eq!(gone, Change::Updated);
+    let gone = t.server.remove_store(borg_slave::geoserver::StoreKind::Wms, &t.workspace, &geo(store)).await.unwrap();
+    assert_eq!(gone, Change::Updated);
+    assert_eq!(shown(&t, "plain").await["title"], wms_layer(&t, "up", "plain").title);
+}
+
+#[tokio::test]
+async fn an_upstream_that_fails_is_told_without_its_key() {
+    let (t, upstream) = cascade("wmsdown", &["roads"]).await;
+    let store =
+        WmsStore { capabilities_url: format!("{}?key=hunter2", upstream.url()), ..wms_store(&t, "up", &upstream) };
+    t.server.ensure_wms_store(&store, None).await.unwrap();
+    upstream.mood(Mood::Status(500));
+    let error = t.server.publish_wms_layer(&wms_layer(&t, "up", "roads")).await.unwrap_err();
+    let told = format!("{} {error:?}", error.paragraph());
+    assert!(told.contains("500") && !told.contains("hunter2"), "{told}");
+    upstream.mood(Mood::Well);
+    assert_eq!(publish(&t, &wms_layer(&t, "up", "roads")).await.0, Change::Created);
+}
+
+#[tokio::test]
+async fn a_wms_layer_is_taken_out_of_its_groups_but_not_the_last_of_one() {
+    let (t, _upstream) = cascade("wmsgroups", &["a", "b"]).await;
+    for name in ["a", "b"] {
+        publish(&t, &wms_layer(&t, "up", name)).await;
+    }
+    group(&t, "two", &["a", "b"]).await;
+    group(&t, "one", &["a"]).await;
+    let remove = async || t.server.remove_wms_layer(&t.workspace, Some(&geo("up")), &geo("a")).await;
+    let error = remove().await.unwrap_err();
+    assert!(error.message().contains("one") && !error.message().contains("two"), "{}", error.message());
+    assert_eq!(members(&t, "two").await, ["a", "b"]);
+    assert_eq!(t.raw("DELETE", "workspaces/{w}/layergroups/one.json", None).await.0, 200);
+    assert_eq!(remove().await.unwrap(), Change::Updated);
+    assert_eq!(members(&t, "two").await, ["b"]);
+    assert_eq!(remove().await.unwrap(), Change::Unchanged);
+    let elsewhere = t.server.remove_wms_layer(&geo("no_such_workspace"), None, &geo("a")).await.unwrap();
+    assert_eq!(elsewhere, Change::Unchanged);
+}
