@@ -1,14 +1,16 @@
 //! Settings become adapters: the only file that knows both.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{FilterSource, GeoServerSettings, Settings, SslMode as ConfiguredSslMode};
-use crate::error::{Error, ErrorKind, Result, io_error};
-use crate::execute::{Choices, Parts};
+use crate::cdn::{Cdn, CdnOptions};
+use crate::config::{Fastly, FilterSource, GeoServerSettings, Settings, SslMode as ConfiguredSslMode};
+use crate::error::{Result, io_error};
+use crate::execute::{CdnParts, Choices, Parts, Previews};
 use crate::filter::{Filter, FilterText, Filters};
 use crate::geoserver::{Endpoint, GeoServer};
 use crate::postgres::{ConnectOptions, Database, SslMode};
@@ -20,6 +22,9 @@ pub type Meter = Arc<dyn Fn(transfer::Progress) + Send + Sync>;
 /// How long the database may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a purge of the CDN may take.
+const CDN_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// Connections beyond one for each restore: short statements of other jobs.
 const SPARE_CONNECTIONS: usize = 4;
 
@@ -30,13 +35,28 @@ const SPARE_CONNECTIONS: usize = 4;
 /// When a filter does not compile or an adapter refuses its options.
 pub fn parts(settings: &Settings, meter: Option<Meter>, stop: &CancellationToken) -> Result<Parts> {
     let database = if settings.skip.db { None } else { Some(database(settings, stop)?) };
-    let geoservers = if settings.skip.gs { Vec::new() } else { geoservers(settings)? };
+    let mut geoservers = if settings.skip.gs { Vec::new() } else { geoservers(settings)? };
+    // Each would write the same objects into the one directory, behind the others' backs.
+    let followers = if settings.geoserver_sharing_data_dir && !geoservers.is_empty() {
+        geoservers.split_off(1)
+    } else {
+        Vec::new()
+    };
+    let data_dirs = geoservers.iter().zip(&settings.geoservers);
+    let data_dirs = data_dirs.map(|(server, settings)| (server.name().to_owned(), settings.data_dir.clone())).collect();
     Ok(Parts {
         transfer: transfer(settings, meter, stop)?,
         database,
         geoservers,
+        followers,
+        previews: Some(Previews {
+            root: settings.preview_path.clone(),
+            slave_name: settings.slave_name.clone(),
+            is_shared: settings.share_preview_data,
+        }),
+        cdn: settings.fastly.as_ref().map(cdn).transpose()?,
         filters: filters(settings)?,
-        choices: choices(settings),
+        choices: choices(settings, data_dirs),
     })
 }
 
@@ -96,12 +116,6 @@ pub fn database(settings: &Settings, stop: &CancellationToken) -> Result<Databas
 ///
 /// When the HTTP client cannot be built.
 pub fn geoservers(settings: &Settings) -> Result<Vec<GeoServer>> {
-    if settings.geoserver_sharing_data_dir && settings.geoservers.len() > 1 {
-        // Each would write the same objects into the one directory, behind the others' backs.
-        return Err(Error::new(ErrorKind::Settings, "this version cannot serve GeoServers that share a data directory")
-            .subject("GEOSERVER_SHARING_DATA_DIR")
-            .hint("name only the first GeoServer in GEOSERVER_URL and reload the others yourself (POST /rest/reload), or give each a directory of its own"));
-    }
     let endpoint = |server: &GeoServerSettings| Endpoint {
         url: server.url.clone(),
         username: server.username.clone(),
@@ -109,6 +123,12 @@ pub fn geoservers(settings: &Settings) -> Result<Vec<GeoServer>> {
         time_limit: settings.geoserver_timeout,
     };
     settings.geoservers.iter().map(|server| GeoServer::new(endpoint(server))).collect()
+}
+
+/// The CDN.
+fn cdn(settings: &Fastly) -> Result<CdnParts> {
+    let options = CdnOptions { token: settings.api_token.clone(), soft: settings.soft, time_limit: CDN_TIMEOUT };
+    Ok(CdnParts { client: Cdn::new(options)?, addresses: settings.clone() })
 }
 
 /// The filters, compiled.
@@ -140,7 +160,7 @@ fn filter(name: &str, source: Option<&FilterSource>, unset: impl FnOnce() -> Fil
     }
 }
 
-fn choices(settings: &Settings) -> Choices {
+fn choices(settings: &Settings, data_dirs: HashMap<String, PathBuf>) -> Choices {
     let database = &settings.database;
     let mut store_connection = BTreeMap::from([
         ("host".to_owned(), database.host.clone()),
@@ -151,6 +171,10 @@ fn choices(settings: &Settings) -> Choices {
         store_connection.insert("user".to_owned(), user.clone());
     }
     Choices {
+        skip: settings.skip,
+        create_grid_sets: settings.geoserver_create_gridsets,
+        data_dirs,
+        step_limit: settings.limits.step,
         workspace_namespace: settings.workspace_namespace.clone(),
         datastore_name: settings.datastore_name.clone(),
         default_crs: settings.default_crs.clone(),

@@ -18,9 +18,10 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("postgres", &["error", "name", "process"]),
     ("geoserver", &["error", "name"]),
     ("cdn", &["error"]),
+    ("cdn", &["error"]),
     ("plan", &["error", "name", "job", "journal"]),
-    ("execute", &["config", "error", "filter", "geoserver", "job", "name", "plan", "postgres", "transfer"]),
-    ("wire", &["config", "error", "execute", "filter", "geoserver", "name", "postgres", "transfer"]),
+    ("execute", &["cdn", "config", "error", "filter", "geoserver", "job", "name", "plan", "postgres", "transfer"]),
+    ("wire", &["cdn", "config", "error", "execute", "filter", "geoserver", "name", "postgres", "transfer"]),
     ("sync", &["config", "error", "execute", "job", "journal", "name", "plan", "state_repo", "wire"]),
 ];
 

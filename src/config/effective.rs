@@ -50,6 +50,7 @@ impl Settings {
             (v::GEOSERVER_PASSWORD.name, SET.into()),
             (v::GEOSERVER_DATA_DIR.name, self.each(|server| path(&server.data_dir))),
             (v::GEOSERVER_SHARING_DATA_DIR.name, self.geoserver_sharing_data_dir.to_string()),
+            (v::GEOSERVER_CREATE_GRIDSETS.name, self.geoserver_create_gridsets.to_string()),
             (v::GEOSERVER_WORKSPACE_NAMESPACE.name, self.workspace_namespace.to_string()),
             (v::GEOSERVER_DATASTORE_NAMESPACE.name, self.datastore_name.to_string()),
             (v::GEOSERVER_DEFAULT_CRS.name, self.default_crs.clone()),

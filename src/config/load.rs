@@ -173,6 +173,7 @@ fn settings(values: &mut Values, root: PathBuf) -> Option<Settings> {
         share_preview_data: values.boolean(&v::SHARE_PREVIEW_DATA),
         keep_cached_files: values.boolean(&v::KEEP_CACHED_FILES),
         geoserver_sharing_data_dir: values.boolean(&v::GEOSERVER_SHARING_DATA_DIR),
+        geoserver_create_gridsets: values.boolean(&v::GEOSERVER_CREATE_GRIDSETS),
         debug: values.boolean(&v::DEBUG),
         include: values.list(&v::INCLUDE),
         rollback: values.boolean(&v::ROLLBACK),

@@ -35,6 +35,8 @@ pub struct Settings {
     pub geoservers: Vec<GeoServerSettings>,
     /// Whether the GeoServers share one data directory.
     pub geoserver_sharing_data_dir: bool,
+    /// Make the grid sets of the organisation where a GeoServer lacks them.
+    pub geoserver_create_gridsets: bool,
     /// Namespace URI of a workspace.
     pub workspace_namespace: Template,
     /// Name of a workspace's PostGIS store.

@@ -138,6 +138,8 @@ variables! {
             "data directory, an absolute path; one for all, or a comma list with one for each GeoServer";
         GEOSERVER_SHARING_DATA_DIR: Literal("false"), "true",
             "the GeoServers share one data directory: write to the first, reload the others";
+        GEOSERVER_CREATE_GRIDSETS: Literal("false"), "true",
+            "make the grid sets `gda94` and `mercator` where a GeoServer lacks them; otherwise tile layers use its EPSG:4326 and EPSG:900913";
         GEOSERVER_WORKSPACE_NAMESPACE: Literal("http://{}.dpaw.wa.gov.au"), "http://{}.example.org",
             "namespace URI of a workspace; `{}` is the workspace";
         GEOSERVER_DATASTORE_NAMESPACE: Literal("{}_ds"), "{}_ds",

@@ -31,8 +31,32 @@ pub enum Step {
     FeatureType,
     /// The layer's styles are as the job says.
     Styles,
+    /// The upstream WMS answers and has the layer.
+    Upstream,
+    /// The layer of an upstream WMS is as the job says.
+    WmsLayer,
+    /// The layer group is as the job says.
+    LayerGroup,
+    /// The tile layer is as the job says, and holds no old tiles.
+    TileLayer,
+    /// The tile layer is empty.
+    EmptyTiles,
+    /// A picture of the layer is drawn.
+    Preview,
+    /// The picture is at the master.
+    SendPreview,
+    /// The CDN has forgotten older maps.
+    Purge,
+    /// The access rules are those of the file.
+    AccessRules,
+    /// The script of roles has run.
+    Roles,
+    /// The layer group is gone from GeoServer.
+    RemoveGroup,
     /// The layer is gone from GeoServer.
     RemoveLayer,
+    /// The store is gone from GeoServer, with all it held.
+    RemoveStore,
     /// View and tables are gone.
     RemoveTable,
 }
@@ -53,7 +77,19 @@ impl Step {
             Self::Store => "store",
             Self::FeatureType => "feature type",
             Self::Styles => "styles",
+            Self::Upstream => "upstream",
+            Self::WmsLayer => "wms layer",
+            Self::LayerGroup => "layer group",
+            Self::TileLayer => "tile layer",
+            Self::EmptyTiles => "empty tiles",
+            Self::Preview => "preview",
+            Self::SendPreview => "send preview",
+            Self::Purge => "purge",
+            Self::AccessRules => "access rules",
+            Self::Roles => "roles",
+            Self::RemoveGroup => "remove layer group",
             Self::RemoveLayer => "remove layer",
+            Self::RemoveStore => "remove store",
             Self::RemoveTable => "remove table",
         }
     }
@@ -83,7 +119,7 @@ pub enum JobEnd {
     Succeeded(Option<String>),
     /// This slave's filters do not take it; the text says why.
     Filtered(String),
-    /// This version does not do jobs of its kind; a later one will.
+    /// The settings leave out what it is about; the first run without them does it.
     Waiting(String),
     /// It failed.
     Failed(crate::error::Error),
@@ -150,6 +186,13 @@ pub enum Event {
         key: String,
         /// The fact.
         value: Option<String>,
+    },
+    /// Something that no single job is about has failed on a target; the next run tries again.
+    TargetFailed {
+        /// The GeoServer.
+        target: String,
+        /// What was to be done, and why it was not.
+        error: crate::error::Error,
     },
     /// A job ended; the last event of the job.
     JobEnded {

@@ -24,6 +24,12 @@ impl Facts {
         facts.get(&(target.to_owned(), key.to_owned())).cloned()
     }
 
+    /// The keys of a target.
+    pub(super) fn keys(&self, target: &str) -> Vec<String> {
+        let facts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        facts.keys().filter(|(of, _)| of == target).map(|(_, key)| key.clone()).collect()
+    }
+
     pub(super) fn set(&self, target: &str, key: &str, value: Option<&str>) {
         let mut facts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (target.to_owned(), key.to_owned());

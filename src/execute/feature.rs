@@ -3,11 +3,9 @@
 use std::collections::HashSet;
 use std::sync::PoisonError;
 
-use futures_util::future::join_all;
-
 use super::layer::VectorLayer;
 use super::tables::{Loading, Voice};
-use super::{Ctx, Event, JobEnd, Step, StepEnd, Stepped};
+use super::{Ctx, Event, JobEnd, Step, StepEnd, Stepped, succeeded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Action, FeatureJob, FeatureRemoval, FileRef, StyleRef};
 use crate::name::{GeoName, PgIdent};
@@ -22,6 +20,7 @@ impl Ctx<'_> {
         let mut notes = Vec::new();
         let servers = if job.sync_geoserver_data { self.unfinished_geoservers() } else { Vec::new() };
         let layer = self.layer_of(job, table.clone())?;
+        self.note_purge(&job.workspace, &job.name).await?;
         // The styles are asked for in the moment in which the dump is: so they travel with it, and not
         // each by itself when its table is there.
         let dump = self.dump_to_load(job, &table).await?;
@@ -32,20 +31,27 @@ impl Ctx<'_> {
         fetched.extend(data?);
         if !servers.is_empty() {
             let store = self.workspace_store(job, &layer.store);
-            let publish = self.publish_on_geoservers(&layer, &store, &servers, styles?, &mut notes);
+            let publish = self.publish_on_geoservers(&layer, Some(&store), &servers, styles?, &mut notes);
             fetched.extend(Box::pin(publish).await?);
         }
+        if job.sync_geoserver_data {
+            Box::pin(self.present(&layer.presented(), &mut notes)).await;
+        }
         if !self.run.parts.choices.keep_cached_files {
-            for file in &fetched {
-                // The layer is published: a file that stays costs space, not the job.
-                if let Err(error) = self.run.parts.transfer.discard(file) {
-                    tracing::warn!(error = error.one_line(), "a cached file could not be removed");
-                }
-            }
-            drop(fetched);
+            self.discard(&fetched);
             self.discard_leftovers(&job.workspace, &job.name, job.styles.iter().map(StyleRef::geoserver_name));
         }
-        Ok(JobEnd::Succeeded((!notes.is_empty()).then(|| notes.join("; "))))
+        Ok(succeeded(&notes))
+    }
+
+    /// Removes files from the cache for which there is no more use.
+    pub(super) fn discard(&self, fetched: &[Fetched]) {
+        for file in fetched {
+            // The layer is published: a file that stays costs space, not the job.
+            if let Err(error) = self.run.parts.transfer.discard(file) {
+                tracing::warn!(error = error.one_line(), "a cached file could not be removed");
+            }
+        }
     }
 
     /// The layer that GeoServer is to show.
@@ -61,7 +67,6 @@ impl Ctx<'_> {
             spatial: &job.spatial,
             viewsql: job.viewsql.as_deref(),
             styles: &job.styles,
-            access: job.access,
             setting: &job.geoserver_setting,
             preview: &job.preview,
             publication: None,
@@ -245,22 +250,20 @@ impl Ctx<'_> {
     }
 
     /// This slave's filters do not take the layer `workspace.name`.
-    fn is_filtered(&self, layer: &str) -> bool {
+    pub(super) fn is_filtered(&self, layer: &str) -> bool {
         self.run.filtered_layers.lock().unwrap_or_else(PoisonError::into_inner).contains(layer)
     }
 
     /// Takes a feature layer away: from every GeoServer first, then from the database.
     pub(super) async fn remove_feature(&self, job: &FeatureRemoval) -> Result<JobEnd> {
-        let servers = self.run.parts.geoservers.iter();
+        let servers: Vec<_> = self.run.parts.geoservers.iter().collect();
         let store = self.store_of_workspace(&job.workspace)?;
         let layer = (&job.workspace, &store, &job.name);
-        let outcomes =
-            join_all(servers.clone().map(|server| Box::pin(self.remove_from(server, layer, &job.styles)))).await;
-        let failures = servers.zip(outcomes).filter_map(|(server, outcome)| Some(outcome.err()?.within(server.name())));
-        if let Some(error) = Error::all(failures.collect()) {
-            // The table stays as long as a GeoServer may still read it.
-            return Err(error);
-        }
+        self.note_purge(&job.workspace, &job.name).await?;
+        // The table stays as long as a GeoServer may still read it.
+        self.on_each(&servers, |server| self.remove_from(server, layer, &job.styles)).await?;
+        let mut notes = Vec::new();
+        self.purge(&job.workspace, &job.name, &mut notes).await;
         if let Some(database) = &self.run.parts.database {
             let table = Table {
                 schema: job.database.schema.clone(),
@@ -280,7 +283,7 @@ impl Ctx<'_> {
         }
         // Nobody is to take from here what is gone, so also where files are kept for others.
         self.discard_leftovers(&job.workspace, &job.name, job.styles.iter());
-        Ok(JobEnd::Succeeded(None))
+        Ok(succeeded(&notes))
     }
 
     /// Removes view and table, once the other jobs of the pass no longer need them.

@@ -5,18 +5,27 @@
 //! module, writes to a GeoServer by its client. What happens is told as [`Event`]s; this module
 //! writes nothing down itself, but waits where a kill would leave a record of what is no longer so.
 
+mod access_rules;
 mod events;
 mod facts;
 mod feature;
+mod followers;
+mod groups;
 mod layer;
+mod live;
 mod metadata;
+mod presentation;
+mod removal;
 mod removals;
 mod schemas;
 mod shared;
 mod stores;
 mod tables;
+mod targets;
+mod wms;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,14 +38,17 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::events::{Event, JobEnd, Note, Step, StepEnd};
 pub use self::facts::Facts;
+pub use self::followers::RELOAD;
 pub use self::metadata::complete;
 use self::removals::Removals;
 use self::shared::Shared;
 use self::tables::Tables;
+use crate::cdn::Cdn;
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{Filters, Verdict};
-use crate::geoserver::GeoServer;
+use crate::geoserver::{AccessRules, GeoServer, UpstreamLayers};
 use crate::job::{Action, AuthLevel, Document, Job, JobFile, JobKind};
+use crate::name::GeoName;
 use crate::plan::{Plan, PlannedJob, Work};
 use crate::postgres::Database;
 use crate::transfer::Transfer;
@@ -44,6 +56,9 @@ use crate::transfer::Transfer;
 /// How long running steps may take to reach a safe point once the run is asked to stop. Container
 /// engines kill after 10 s.
 const STOP_GRACE: Duration = Duration::from_secs(8);
+
+/// Targets in the journal under which stands what is still to be done when all jobs are.
+pub const LOOSE_ENDS: [&str; 2] = [presentation::CDN, followers::RELOAD];
 
 /// How long files are kept that were begun for a job that failed.
 const BEGUN_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -57,15 +72,49 @@ pub struct Parts {
     pub database: Option<Database>,
     /// The GeoServers; none leaves them out.
     pub geoservers: Vec<GeoServer>,
+    /// GeoServers that share the data directory of the first: they read it again once that was written.
+    pub followers: Vec<GeoServer>,
+    /// Previews of layers, where they are wanted.
+    pub previews: Option<Previews>,
+    /// The CDN that is told when a layer has changed.
+    pub cdn: Option<CdnParts>,
     /// Which jobs this slave takes.
     pub filters: Filters,
     /// Choices of the operator.
     pub choices: Choices,
 }
 
+/// Where previews go.
+#[derive(Debug, Clone)]
+pub struct Previews {
+    /// The directory that holds them.
+    pub root: PathBuf,
+    /// The slave's folder in it.
+    pub slave_name: String,
+    /// It is the master's own directory, mounted here: nothing is sent.
+    pub is_shared: bool,
+}
+
+/// The CDN, and which of its addresses stand for a layer.
+#[derive(Debug)]
+pub struct CdnParts {
+    /// Sends purges.
+    pub client: Cdn,
+    /// What to purge for a layer.
+    pub addresses: crate::config::Fastly,
+}
+
 /// Choices of the operator that shape jobs.
 #[derive(Debug, Clone)]
 pub struct Choices {
+    /// What the operator leaves out.
+    pub skip: crate::config::Skip,
+    /// Make the grid sets `gda94` and `mercator` where a GeoServer lacks them.
+    pub create_grid_sets: bool,
+    /// Where the data directory of a GeoServer is on this machine, by the GeoServer's name.
+    pub data_dirs: HashMap<String, PathBuf>,
+    /// The longest that the removal of tiles may take.
+    pub step_limit: Duration,
     /// Namespace URI of a workspace, with `{}` for the workspace.
     pub workspace_namespace: crate::config::Template,
     /// Name of a workspace's PostGIS store, with `{}` for the workspace.
@@ -93,6 +142,10 @@ pub struct Background {
     pub workspace_levels: HashMap<String, AuthLevel>,
     /// Layers (`workspace.name`) that this slave's filters do not take.
     pub filtered_layers: HashSet<String>,
+    /// GeoServers that were to read their data directory again when the last run ended.
+    pub reload_due: HashSet<String>,
+    /// The access rules of each channel at the tip: path and content.
+    pub access_rules: Vec<(String, String)>,
 }
 
 /// Runs all jobs of `plan`; returns when every one has ended. Each job ends with one
@@ -108,7 +161,13 @@ pub async fn execute(
     let count = plan.jobs.len();
     let ended: Vec<watch::Sender<bool>> = (0..count).map(|_| watch::Sender::new(false)).collect();
     let free = plan.jobs.iter().filter(|job| job.after.is_empty()).count();
+    let jobs_of = |kind| (0..count).filter(|&index| plan.jobs[index].file.kind == kind).collect();
     let run = Arc::new(Run {
+        roles_jobs: jobs_of(JobKind::Auth),
+        rules_jobs: jobs_of(JobKind::AccessRules),
+        rules: if parts.choices.skip.rules { Ok(None) } else { access_rules::merged(&background.access_rules) },
+        upstreams: Mutex::new(HashMap::new()),
+        capabilities: Shared::new(),
         restores: Semaphore::new(parts.choices.parallel_restores.max(1)),
         tables: Tables::new(count),
         removals: Removals::new(free),
@@ -123,6 +182,9 @@ pub async fn execute(
         ended,
         failed: AtomicBool::new(false),
     });
+    if run.begin_writing().await.is_err() {
+        return;
+    }
     let mut jobs = JoinSet::new();
     let mut index_of = HashMap::new();
     for (index, job) in plan.jobs.into_iter().enumerate() {
@@ -141,6 +203,8 @@ pub async fn execute(
             run.mark_ended(job);
         }
     }
+    run.purge_what_is_due().await;
+    run.reload_followers().await;
     run.parts.transfer.close().await;
     // What was begun for a failed job is gone on with; nobody else works in there.
     let keep = if run.failed.load(Ordering::Relaxed) { BEGUN_KEPT } else { Duration::ZERO };
@@ -149,10 +213,30 @@ pub async fn execute(
     }
 }
 
-/// Whether this version applies jobs of this kind.
+/// The setting that leaves out jobs of this kind altogether.
 #[must_use]
-pub fn applies(kind: JobKind, action: &str) -> bool {
-    matches!(kind, JobKind::Feature | JobKind::Workspace) && action != Action::EmptyGwc.as_str()
+pub fn left_out_by(skip: &crate::config::Skip, file: &JobFile, action: &str) -> Option<&'static str> {
+    match file.kind {
+        JobKind::Auth => skip.auth.then_some("SKIP_AUTH"),
+        JobKind::Workspace => skip.db.then_some("SKIP_DB"),
+        JobKind::AccessRules if skip.rules => Some("SKIP_RULES"),
+        // A feature is in the database as well.
+        JobKind::Feature if action != Action::EmptyGwc.as_str() => {
+            (skip.gs && skip.db).then_some("SKIP_DB and SKIP_GS")
+        }
+        _ => skip.gs.then_some("SKIP_GS"),
+    }
+}
+
+/// The step that a job of this kind ends with on a GeoServer.
+#[must_use]
+pub fn last_step(kind: JobKind, action: Option<Action>) -> Step {
+    match (kind, action) {
+        (JobKind::AccessRules, _) => Step::AccessRules,
+        (_, Some(Action::EmptyGwc)) => Step::EmptyTiles,
+        (JobKind::WmsStore | JobKind::LiveStore, _) => Step::Store,
+        _ => Step::TileLayer,
+    }
 }
 
 /// One execution of a plan.
@@ -168,6 +252,16 @@ struct Run {
     database_steps: Shared<String, ()>,
     /// Steps in a GeoServer, by target and what they make.
     geoserver_steps: Shared<(String, String), bool>,
+    /// What upstream WMS servers offer, by address and user.
+    capabilities: Shared<String, UpstreamLayers>,
+    /// How the upstreams of this pass's WMS stores are reached.
+    upstreams: Mutex<HashMap<(GeoName, GeoName), wms::Upstream>>,
+    /// Jobs that make roles.
+    roles_jobs: Vec<usize>,
+    /// Jobs that set access rules.
+    rules_jobs: Vec<usize>,
+    /// The access rules of all channels, where they are not left out.
+    rules: Result<Option<AccessRules>>,
     /// The strictest access level that was applied to each schema.
     access: tokio::sync::Mutex<HashMap<String, AuthLevel>>,
     /// Layers (`workspace.name`) that the filters refused, in this pass or before.
@@ -210,6 +304,16 @@ impl Run {
         self.removals.ends();
     }
 
+    /// Waits until the jobs have ended, well or badly.
+    async fn wait_for(&self, jobs: &[usize]) {
+        for &job in jobs {
+            if let Some(ended) = self.ended.get(job) {
+                // The sender lives in `self`, so waiting cannot fail.
+                let _ = ended.subscribe().wait_for(|ended| *ended).await;
+            }
+        }
+    }
+
     async fn job(&self, index: usize, job: PlannedJob) {
         let mut voice = self.tables.voice();
         if job.file.kind != JobKind::Feature || job.action != Some(Action::Publish) || !job.after.is_empty() {
@@ -217,11 +321,7 @@ impl Run {
             voice.loads_nothing();
             voice.swapped();
         }
-        for &earlier in &job.after {
-            if let Some(ended) = self.ended.get(earlier) {
-                let _ = ended.subscribe().wait_for(|ended| *ended).await;
-            }
-        }
+        self.wait_for(&job.after).await;
         if !job.after.is_empty() {
             self.removals.begins();
         }
@@ -250,6 +350,11 @@ impl Run {
     }
 }
 
+/// The end of a job that went well.
+fn succeeded(notes: &[String]) -> JobEnd {
+    JobEnd::Succeeded((!notes.is_empty()).then(|| notes.join("; ")))
+}
+
 fn stopped() -> Error {
     Error::new(ErrorKind::Stopped, "the run was asked to stop before the job was finished")
 }
@@ -257,6 +362,9 @@ fn stopped() -> Error {
 impl Ctx<'_> {
     /// Completes a document with its metadata, asks the filter, and runs the job.
     async fn document(&self, document: Document, voice: &mut tables::Voice<'_>) -> Result<JobEnd> {
+        if let Some(setting) = left_out_by(&self.run.parts.choices.skip, self.file, document.action().as_str()) {
+            return Ok(JobEnd::Waiting(format!("{setting} is set; the first run without it does the job")));
+        }
         let complete = self.complete(document).await?;
         // What is to go must go, even if the filter has changed since it came.
         if complete.action != Action::Remove
@@ -270,12 +378,21 @@ impl Ctx<'_> {
             Job::Feature(job) => Box::pin(self.publish_feature(&job, voice)).await,
             Job::FeatureRemoval(job) => Box::pin(self.remove_feature(&job)).await,
             Job::Workspace(job) => Box::pin(self.workspace(&job)).await,
-            _ => Ok(JobEnd::Waiting(format!(
-                "this version does not apply {} of {} jobs; a later version will, without being asked again",
-                complete.action.as_str(),
-                self.file.kind.as_str()
-            ))),
+            Job::WmsStore(job) => Box::pin(self.publish_wms_store(&job)).await,
+            Job::WmsLayer(job) => Box::pin(self.publish_wms_layer(&job)).await,
+            Job::LiveStore(job) => Box::pin(self.publish_live_store(&job)).await,
+            Job::LiveLayer(job) => Box::pin(self.publish_live_layer(&job)).await,
+            Job::LayerGroup(job) => Box::pin(self.publish_group(&job)).await,
+            Job::Removal(job) => Box::pin(self.remove(&job)).await,
+            Job::EmptyGwc(job) => Box::pin(self.empty_tiles(&job)).await,
+            Job::AccessRules { content } => Box::pin(self.access_rules(&content)).await,
+            Job::Auth { sql } => Box::pin(self.roles(&sql)).await,
         }
+    }
+
+    /// Waits for the jobs of this pass that set access rules: what they protect must not be made before.
+    async fn after_rules(&self) {
+        self.run.wait_for(&self.run.rules_jobs).await;
     }
 
     /// Performs one step: tells when it begins, how it ends, and how long it took.

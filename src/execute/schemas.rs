@@ -17,8 +17,27 @@ impl Ctx<'_> {
         Ok(JobEnd::Succeeded(None))
     }
 
+    /// Runs the script that makes the organisation's roles.
+    pub(super) async fn roles(&self, sql: &str) -> Result<JobEnd> {
+        let Some(database) = &self.run.parts.database else {
+            return Ok(JobEnd::Waiting("SKIP_DB is set; the first run without it does the job".into()));
+        };
+        self.step(
+            Step::Roles,
+            None,
+            Box::pin(async {
+                database.run_roles_script(sql, &self.file.path).await?;
+                Ok(((), StepEnd::Done, None))
+            }),
+        )
+        .await?;
+        Ok(JobEnd::Succeeded(None))
+    }
+
     /// Makes extension, schemas and roles, once per pass for each.
     pub(super) async fn schemas(&self, database: &Database, schemas: [&PgIdent; 3], stated: job::Access) -> Result<()> {
+        // Both change roles, which the database does not let happen at once.
+        self.run.wait_for(&self.run.roles_jobs).await;
         self.step(
             Step::Schemas,
             None,

@@ -29,6 +29,7 @@ mod json;
 mod layer_groups;
 mod layers;
 mod maps;
+mod reload;
 mod removal;
 mod secrets;
 mod sld;

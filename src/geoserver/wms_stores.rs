@@ -69,6 +69,26 @@ impl GeoServer {
         self.writer().await.ensure_wms_store(store, last_pushed).await
     }
 
+    /// The address of a store's capabilities and the user that signs in there; None when there is no such
+    /// store. The password GeoServer keeps to itself.
+    ///
+    /// # Errors
+    ///
+    /// As for every request.
+    pub async fn wms_store_address(
+        &self,
+        workspace: &GeoName,
+        store: &GeoName,
+    ) -> Result<Option<(String, Option<String>)>> {
+        let item = path(&["workspaces", workspace.as_str(), "wmsstores", store.as_str()], "json");
+        let doing = format!("read the store {workspace}:{store}");
+        let found = self.find(&format!("{item}?quietOnNotFound=true"), &doing).await?;
+        Ok(found.map(|document| {
+            let text = |key: &str| json::text(&document["wmsStore"][key]);
+            (text("capabilitiesURL"), Some(text("user")).filter(|user| !user.is_empty()))
+        }))
+    }
+
     /// Makes GeoServer ask the upstream for its capabilities again, the next time it needs them. It
     /// reads them once and does not see what the upstream adds later.
     ///

@@ -62,6 +62,17 @@ impl Journal {
         })
     }
 
+    /// Whether anything is noted about `target`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`](crate::error::ErrorKind::Io) when the journal cannot be read.
+    pub fn has_markers(&self, target: &str) -> Result<bool> {
+        self.read(|transaction| {
+            transaction.query_row("select exists (select 1 from marker where target = ?1)", [target], |row| row.get(0))
+        })
+    }
+
     /// What was noted under `key` about `target`, such as the MD5 of the style that a GeoServer has.
     ///
     /// # Errors

@@ -6,9 +6,9 @@ use super::range::read;
 use crate::config::Settings;
 use crate::error::Result;
 use crate::execute::{self, Background, Facts};
-use crate::job::{self, JobKind};
+use crate::job::{self, Action, JobFile, JobKind};
 use crate::journal::{Journal, State, StepRecord};
-use crate::plan::Plan;
+use crate::plan::{Candidate, Plan};
 use crate::state_repo::{Revision, StateRepo};
 
 /// Gathers what the jobs of `plan` need to know before they start.
@@ -35,37 +35,44 @@ pub(super) async fn background(
             && !again
             && let Some(record) = journal.job(&job.file.path)?
         {
-            finished.insert(job.file.path.clone(), finished_targets(&record.steps));
+            finished.insert(job.file.path.clone(), finished_targets(job.file.kind, job.action, &record.steps));
         }
     }
     let filtered_layers = known
         .iter()
         .filter(|(_, known)| known.state == State::Filtered)
         .filter_map(|(path, _)| job::classify(path, &settings.channels))
-        .filter(|file| file.kind == JobKind::Feature)
         .map(|file| file.stem)
         .collect();
+    let files: Vec<JobFile> =
+        repository.files(tip).await?.iter().filter_map(|path| job::classify(path, &settings.channels)).collect();
+    let markers = journal.markers()?;
+    let reload_due = markers.iter().filter(|((target, _), _)| target == execute::RELOAD);
+    let reload_due = reload_due.map(|((_, server), _)| server.clone()).collect();
     Ok(Background {
-        facts: Facts::new(journal.markers()?),
+        facts: Facts::new(markers),
         finished_targets: finished,
-        workspace_levels: workspace_levels(settings, repository, tip).await?,
+        workspace_levels: workspace_levels(repository, tip, &files).await?,
         filtered_layers,
+        reload_due,
+        access_rules: access_rules(repository, tip, &files).await?,
     })
+}
+
+/// The access rules of the channels.
+async fn access_rules(repository: &mut StateRepo, tip: &Revision, files: &[JobFile]) -> Result<Vec<(String, String)>> {
+    let files = files.iter().filter(|file| file.kind == JobKind::AccessRules).cloned().collect();
+    let text = |candidate: Candidate| (candidate.file.path, String::from_utf8_lossy(&candidate.content).into_owned());
+    Ok(read(repository, tip, files, false).await?.into_iter().map(text).collect())
 }
 
 /// The access levels that the workspaces' own documents give; they decide over what layers say.
 async fn workspace_levels(
-    settings: &Settings,
     repository: &mut StateRepo,
     tip: &Revision,
+    files: &[JobFile],
 ) -> Result<HashMap<String, job::AuthLevel>> {
-    let files: Vec<_> = repository
-        .files(tip)
-        .await?
-        .iter()
-        .filter_map(|path| job::classify(path, &settings.channels))
-        .filter(|file| file.kind == JobKind::Workspace)
-        .collect();
+    let files = files.iter().filter(|file| file.kind == JobKind::Workspace).cloned().collect();
     let mut levels = HashMap::new();
     for candidate in read(repository, tip, files, false).await? {
         let job = job::parse(&candidate.file, &candidate.content, false).ok().and_then(|parsed| match parsed {
@@ -81,8 +88,8 @@ async fn workspace_levels(
 }
 
 /// The targets on which an earlier try of the same job did everything.
-fn finished_targets(steps: &[StepRecord]) -> HashSet<String> {
-    let last = execute::Step::Styles.as_str();
+fn finished_targets(kind: JobKind, action: Option<Action>, steps: &[StepRecord]) -> HashSet<String> {
+    let last = execute::last_step(kind, action).as_str();
     let finished = steps.iter().filter(|step| step.step == last && step.outcome.is_success());
     finished.filter_map(|step| step.target.clone()).collect()
 }

@@ -54,7 +54,7 @@ pub(super) fn job_of(event: &Event) -> Option<usize> {
         | Event::StepProgress { job, .. }
         | Event::StepEnded { job, .. }
         | Event::JobEnded { job, .. } => Some(*job),
-        Event::Fact { .. } => None,
+        Event::Fact { .. } | Event::TargetFailed { .. } => None,
     }
 }
 

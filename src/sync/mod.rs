@@ -50,6 +50,8 @@ pub struct Prepared {
     pub plan: Plan,
     /// The cursor moves to `to` when the pass succeeds.
     moves_cursor: bool,
+    /// Earlier runs have left something to do that no single job is about.
+    loose_ends: bool,
 }
 
 /// How a pass ended.
@@ -59,11 +61,11 @@ pub struct Summary {
     pub succeeded: usize,
     /// Jobs that this slave's filters do not take.
     pub filtered: usize,
-    /// Jobs left for a later version.
+    /// Jobs that the settings leave out.
     pub waiting: usize,
     /// Jobs that were done already.
     pub done_before: usize,
-    /// The failed jobs with their errors.
+    /// The failed jobs with their errors, and GeoServers that could not be told of what changed.
     pub failed: Vec<(String, Error)>,
     /// How long the jobs took.
     pub took: Duration,
@@ -143,8 +145,8 @@ pub async fn run(
     let clock = Instant::now();
     let mut summary = Summary { done_before: prepared.plan.done.len(), ..Summary::default() };
     watcher.begins(&prepared);
-    let Prepared { from, to, plan, moves_cursor } = prepared;
-    if !plan.jobs.is_empty() {
+    let Prepared { from, to, plan, moves_cursor, loose_ends } = prepared;
+    if !plan.jobs.is_empty() || loose_ends {
         // What can be refused is refused before anything is written down.
         let parts = crate::wire::parts(settings, watcher.transfers(), stop)?;
         let again = !request.files.is_empty();
@@ -179,9 +181,13 @@ pub async fn run(
                     // Who has given up waiting needs no answer.
                     let _ = waiting.map(|waiting| waiting.send(()));
                 }
-                if let Event::JobEnded { job, end } = event {
-                    let job_file = ledger.get(job).map(|job| job.job_file.clone()).unwrap_or_default();
-                    count(&mut summary, job_file, end);
+                match event {
+                    Event::JobEnded { job, end } => {
+                        let job_file = ledger.get(job).map(|job| job.job_file.clone()).unwrap_or_default();
+                        count(&mut summary, job_file, end);
+                    }
+                    Event::TargetFailed { target, error } => summary.failed.push((target, error)),
+                    _ => {}
                 }
             }
         }

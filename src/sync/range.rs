@@ -78,7 +78,11 @@ pub async fn prepare(
     }
     let whole = request.files.is_empty() && settings.include.is_empty();
     let moves_cursor = whole && (request.from.is_none() || cursor.is_none()) && cursor.as_ref() != Some(&to);
-    Ok(Prepared { from, to, plan, moves_cursor })
+    let loose_ends = match journal {
+        Some(journal) => execute::LOOSE_ENDS.iter().any(|target| journal.has_markers(target).unwrap_or(true)),
+        None => false,
+    };
+    Ok(Prepared { from, to, plan, moves_cursor, loose_ends })
 }
 
 /// The job files that a request names, or all of the tip.
@@ -174,7 +178,7 @@ async fn add_newer_metadata(
 }
 
 /// Job files that the range does not hold but that are still to be done: interrupted ones, failed
-/// ones when asked for, and those that an older version left for this one.
+/// ones when asked for, and those that the settings left out and no longer do.
 fn left_over(
     settings: &Settings,
     known: &HashMap<String, Known>,
@@ -188,9 +192,8 @@ fn left_over(
             // A run that retried an old job may have been killed: no new change would bring it up again.
             State::Running | State::Interrupted | State::Forgotten => true,
             State::Failed => retry_failed,
-            State::Waiting => {
-                job::classify(path, &settings.channels).is_some_and(|file| execute::applies(file.kind, &known.action))
-            }
+            State::Waiting => job::classify(path, &settings.channels)
+                .is_some_and(|file| execute::left_out_by(&settings.skip, &file, &known.action).is_none()),
             State::Succeeded | State::Filtered => false,
         } && !in_range.contains(path.as_str()))
         .map(|(path, _)| path.clone())

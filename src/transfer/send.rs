@@ -75,6 +75,15 @@ impl Destination {
         };
         Ok(Self(Place::Remote { peer, dir: normal.map_err(|reason| refuse(&reason))? }))
     }
+
+    /// The directory, for a machine on which it is mounted at the same path.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        match &self.0 {
+            Place::Remote { dir, .. } => Path::new(dir),
+            Place::Local(dir) => dir,
+        }
+    }
 }
 
 impl fmt::Display for Destination {

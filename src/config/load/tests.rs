@@ -92,6 +92,7 @@ fn nothing_set_gives_the_documented_defaults() {
     GEOSERVER_PASSWORD=(set)
     GEOSERVER_DATA_DIR=/opt/geoserver/data_dir
     GEOSERVER_SHARING_DATA_DIR=false
+    GEOSERVER_CREATE_GRIDSETS=false
     GEOSERVER_WORKSPACE_NAMESPACE=http://{}.dpaw.wa.gov.au
     GEOSERVER_DATASTORE_NAMESPACE={}_ds
     GEOSERVER_DEFAULT_CRS=EPSG:4326

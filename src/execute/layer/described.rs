@@ -3,7 +3,7 @@
 use super::VectorLayer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::Ctx;
-use crate::geoserver::{Boxes, FeatureType, ProjectionPolicy, SqlView, ViewGeometry};
+use crate::geoserver::{FeatureType, ProjectionPolicy, SqlView, ViewGeometry};
 
 /// Spatial reference ids that GeoServer cannot look up: six digits beginning with 90, made by some
 /// desktop programs for systems they could not name.
@@ -70,8 +70,7 @@ impl Ctx<'_> {
             srid,
         });
         let sql_view = job.viewsql.map(|sql| SqlView { sql: sql.to_owned(), geometry, key_column: None });
-        let overriding = job.spatial.bbox.filter(|_| job.spatial.override_bbox);
-        let boxes = overriding.map(|bbox| Boxes { native: bbox, lat_lon: bbox, crs: srs.clone() });
+        let boxes = super::boxes(job.spatial, &srs);
         let feature_type = FeatureType {
             workspace: job.workspace.clone(),
             store: job.store.clone(),

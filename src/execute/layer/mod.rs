@@ -2,6 +2,7 @@
 
 mod described;
 mod styles;
+mod tiles;
 
 use std::collections::HashSet;
 
@@ -9,16 +10,17 @@ use futures_util::future::join_all;
 
 use self::described::Described;
 pub(super) use self::styles::StyleFiles;
+pub(super) use self::tiles::Tiled;
+use super::presentation::Presented;
 use super::{Ctx, Step, StepEnd};
 use crate::error::{Error, Result};
-use crate::geoserver::{Change, Freshness, GeoServer, PostgisStore};
-use crate::job::{Access, Description, GeoserverSetting, Preview, ServiceType, Spatial, StyleRef};
+use crate::geoserver::{Boxes, Change, Freshness, GeoServer, PostgisStore};
+use crate::job::{Description, GeoserverSetting, Preview, ServiceType, Spatial, StyleRef};
 use crate::name::{GeoName, PgIdent};
 use crate::postgres::Table;
 use crate::transfer::Fetched;
 
 /// A layer of a relation, as a feature job or a live layer job says it.
-#[expect(dead_code, reason = "tile layers and previews read the rest")]
 pub(super) struct VectorLayer<'a> {
     pub(super) workspace: &'a GeoName,
     pub(super) name: &'a GeoName,
@@ -32,36 +34,50 @@ pub(super) struct VectorLayer<'a> {
     pub(super) spatial: &'a Spatial,
     pub(super) viewsql: Option<&'a str>,
     pub(super) styles: &'a [StyleRef],
-    pub(super) access: Access,
     pub(super) setting: &'a GeoserverSetting,
     pub(super) preview: &'a Preview,
     /// Identifies the data where the database cannot: it changes with each publication.
     pub(super) publication: Option<i64>,
 }
 
-/// What the steps of one GeoServer have done to a layer.
-struct Published {
-    /// Styles that GeoServer refused; the layer is published with the others.
-    bad_styles: Vec<Error>,
+impl VectorLayer<'_> {
+    /// Identifies what maps of the layer show, given the data that its table holds.
+    fn shown(&self, data_md5: Option<&str>) -> String {
+        let styles: Vec<_> = self
+            .styles
+            .iter()
+            .map(|style| (&style.name, style.is_default, style.file.as_ref().and_then(|file| file.md5.as_ref())))
+            .collect();
+        let data = data_md5.map_or_else(|| format!("{:?}", self.publication), str::to_owned);
+        crate::plan::hex_md5(format!("{data} {} {:?} {styles:?}", self.native_name, self.viewsql).as_bytes())
+    }
+
+    /// The layer as previews and the CDN see it.
+    pub(super) fn presented(&self) -> Presented<'_> {
+        Presented {
+            workspace: self.workspace,
+            name: self.name,
+            is_spatial: self.spatial.is_spatial,
+            bbox: self.spatial.bbox,
+            crs: self.spatial.crs.as_deref(),
+            preview: self.preview,
+        }
+    }
+}
+
+/// The boxes of a layer whose job states them.
+pub(super) fn boxes(spatial: &Spatial, crs: &str) -> Option<Boxes> {
+    let bbox = spatial.bbox.filter(|_| spatial.override_bbox)?;
+    Some(Boxes { native: bbox, lat_lon: bbox, crs: crs.to_owned() })
 }
 
 impl Ctx<'_> {
-    /// An earlier run did all of this very job's steps on `target`.
-    pub(super) fn is_finished(&self, target: &str) -> bool {
-        self.run.background.finished_targets.get(&self.file.path).is_some_and(|targets| targets.contains(target))
-    }
-
-    /// The GeoServers on which this very job is still to be done.
-    pub(super) fn unfinished_geoservers(&self) -> Vec<&GeoServer> {
-        self.run.parts.geoservers.iter().filter(|server| !self.is_finished(server.name())).collect()
-    }
-
     /// Does a layer's part on GeoServers; each has its own outcome. Gives back the style files, for which
     /// there is no more use.
     pub(super) async fn publish_on_geoservers(
         &self,
         layer: &VectorLayer<'_>,
-        store: &PostgisStore,
+        store: Option<&PostgisStore>,
         servers: &[&GeoServer],
         styles: StyleFiles,
         notes: &mut Vec<String>,
@@ -70,20 +86,8 @@ impl Ctx<'_> {
         if let Some(warning) = &described.warning {
             notes.push(warning.clone());
         }
-        let work = servers.iter().map(|server| Box::pin(self.publish_on(server, layer, store, &described, &styles)));
-        let outcomes = join_all(work).await;
-        let mut failures = Vec::new();
-        for (server, outcome) in servers.iter().zip(outcomes) {
-            match outcome {
-                Ok(Published { bad_styles }) => failures.extend(bad_styles),
-                Err(error) if servers.len() == 1 => failures.push(error),
-                Err(error) => failures.push(error.within(server.name())),
-            }
-        }
-        match Error::all(failures) {
-            Some(error) => Err(error),
-            None => Ok(styles.into_fetched()),
-        }
+        let outcome = self.on_each(servers, |server| self.publish_on(server, layer, store, &described, &styles)).await;
+        outcome.map(|_| styles.into_fetched())
     }
 
     /// Brings workspace, store, feature type and styles of a layer to what the job says, on one GeoServer.
@@ -91,13 +95,16 @@ impl Ctx<'_> {
         &self,
         server: &GeoServer,
         layer: &VectorLayer<'_>,
-        store: &PostgisStore,
+        store: Option<&PostgisStore>,
         described: &Described,
         files: &StyleFiles,
-    ) -> Result<Published> {
+    ) -> Result<()> {
+        self.after_rules().await;
         let target = Some(server.name());
         self.step(Step::Workspace, target, Box::pin(self.shared_workspace(server, layer.workspace))).await?;
-        self.step(Step::Store, target, Box::pin(self.shared_store(server, store))).await?;
+        if let Some(store) = store {
+            self.step(Step::Store, target, Box::pin(self.shared_store(server, store))).await?;
+        }
         let data_key = Self::fact_key("data", layer.workspace, layer.name);
         let data_md5 = self.published_data(layer).await?;
         let data_changed = data_md5.is_some() && self.recall(server, &data_key) != data_md5;
@@ -106,27 +113,39 @@ impl Ctx<'_> {
         let columns = crate::plan::hex_md5(described.columns.as_bytes());
         let columns_changed =
             !described.columns.is_empty() && self.recall(server, &columns_key).as_ref() != Some(&columns);
-        self.step(
-            Step::FeatureType,
-            target,
-            Box::pin(async {
-                if data_changed {
-                    self.forget(server, &data_key).await?;
-                }
-                let freshness = Freshness { data_changed, columns_changed };
-                let change = server.publish_feature_type(&described.feature_type, freshness).await?;
-                Ok(((), step_end(change), None))
-            }),
-        )
-        .await?;
+        let change = self
+            .step(
+                Step::FeatureType,
+                target,
+                Box::pin(async {
+                    if data_changed {
+                        self.forget(server, &data_key).await?;
+                    }
+                    self.layer_rules(server, layer.workspace, layer.name).await?;
+                    let freshness = Freshness { data_changed, columns_changed };
+                    let change = server.publish_feature_type(&described.feature_type, freshness).await?;
+                    Ok((change, step_end(change), None))
+                }),
+            )
+            .await?;
         if data_changed {
-            self.remember(server, &data_key, data_md5);
+            self.remember(server, &data_key, data_md5.clone());
         }
         if self.recall(server, &columns_key).as_ref() != Some(&columns) {
             self.remember(server, &columns_key, Some(columns));
         }
         let bad_styles = self.step(Step::Styles, target, Box::pin(self.styles_on(server, layer, files))).await?;
-        Ok(Published { bad_styles })
+        let tiled = Tiled {
+            workspace: layer.workspace,
+            name: layer.name,
+            setting: layer.setting,
+            vector_formats: layer.service_type == ServiceType::Wfs,
+            content: layer.shown(data_md5.as_deref()),
+            is_new: change == Change::Created,
+        };
+        let tiles = self.step(Step::TileLayer, target, Box::pin(self.tile_layer(server, &tiled))).await;
+        let failures = bad_styles.into_iter().chain(tiles.err());
+        Error::all(failures.collect()).map_or(Ok(()), Err)
     }
 
     async fn published_data(&self, layer: &VectorLayer<'_>) -> Result<Option<String>> {
@@ -180,7 +199,7 @@ impl Ctx<'_> {
             .collect::<HashSet<_>>()
             .into_iter()
             .collect();
-        for kind in ["data", "columns"] {
+        for kind in ["data", "columns", "tiles"] {
             self.forget(server, &Self::fact_key(kind, workspace, layer)).await?;
         }
         for style in &styles {

@@ -1,0 +1,62 @@
+//! GeoServer's access rules, and the layers that they protect.
+
+use super::{Ctx, JobEnd, Step};
+use crate::error::{Error, ErrorKind, Result};
+use crate::geoserver::{AccessRules, Change, GeoServer};
+use crate::name::GeoName;
+
+/// The rules of all channels' files together; none without a file.
+pub(super) fn merged(files: &[(String, String)]) -> Result<Option<AccessRules>> {
+    let mut read = Vec::new();
+    for (path, content) in files {
+        read.push((path.as_str(), AccessRules::parse(content).map_err(|error| error.within(path))?));
+    }
+    if read.is_empty() {
+        return Ok(None);
+    }
+    AccessRules::merged(read.iter().map(|(path, rules)| (*path, rules))).map(Some)
+}
+
+impl Ctx<'_> {
+    /// Makes the rules of every GeoServer those of the channels' files.
+    pub(super) async fn access_rules(&self, content: &str) -> Result<JobEnd> {
+        // The rules of the other channels must not be lost by those of this one.
+        let others = self.run.background.access_rules.iter().filter(|(path, _)| *path != self.file.path);
+        let mut files: Vec<(String, String)> = others.cloned().collect();
+        files.push((self.file.path.clone(), content.to_owned()));
+        let Some(rules) = merged(&files)? else { return Ok(JobEnd::Succeeded(None)) };
+        self.on_each(&self.unfinished_geoservers(), |server| {
+            let rules = &rules;
+            let data_dir = self.run.parts.choices.data_dirs.get(server.name());
+            async move {
+                self.step(
+                    Step::AccessRules,
+                    Some(server.name()),
+                    Box::pin(async {
+                        let change = server.apply_access_rules(rules, data_dir.map(AsRef::as_ref)).await?;
+                        Ok(((), super::layer::step_end(change), Some(format!("{} rules", rules.count()))))
+                    }),
+                )
+                .await
+            }
+        })
+        .await?;
+        Ok(JobEnd::Succeeded(None))
+    }
+
+    /// Puts the rules that name a layer in place before the layer is made: GeoServer has dropped them if
+    /// the layer was there once.
+    pub(super) async fn layer_rules(&self, server: &GeoServer, workspace: &GeoName, name: &GeoName) -> Result<Change> {
+        match &self.run.rules {
+            Ok(Some(rules)) => server.ensure_rules_of_layer(workspace, name, rules).await,
+            Ok(None) => Ok(Change::Unchanged),
+            Err(error) => Err(Error::new(
+                ErrorKind::Dependency,
+                "the access rules cannot be read, so the layer might be open to everybody",
+            )
+            .subject(format!("{workspace}:{name}"))
+            .source(error.copy())
+            .hint("correct the access rules on the master; this job follows with the next run")),
+        }
+    }
+}

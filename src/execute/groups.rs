@@ -1,0 +1,106 @@
+//! Layer groups.
+
+use std::collections::BTreeSet;
+
+use super::layer::Tiled;
+use super::{Ctx, JobEnd, Step, StepEnd, Stepped, succeeded};
+use crate::error::{Error, ErrorKind, Result};
+use crate::geoserver::{GeoServer, LayerGroup, Member};
+use crate::job::{GroupMember, LayerGroupJob, MemberKind};
+
+impl Ctx<'_> {
+    /// Publishes a layer group with those of its members that are there.
+    pub(super) async fn publish_group(&self, job: &LayerGroupJob) -> Result<JobEnd> {
+        self.note_purge(&job.workspace, &job.name).await?;
+        let absent = self
+            .on_each(&self.unfinished_geoservers(), |server| async move {
+                let target = Some(server.name());
+                self.step(Step::Workspace, target, Box::pin(self.shared_workspace(server, &job.workspace))).await?;
+                let (members, absent) =
+                    self.step(Step::LayerGroup, target, Box::pin(self.group_on(server, job))).await?;
+                let tiled = Tiled {
+                    workspace: &job.workspace,
+                    name: &job.name,
+                    setting: &job.geoserver_setting,
+                    vector_formats: false,
+                    content: crate::plan::hex_md5(format!("{members:?}").as_bytes()),
+                    is_new: false,
+                };
+                self.step(Step::TileLayer, target, Box::pin(self.tile_layer(server, &tiled))).await?;
+                let missing: Vec<&GroupMember> = absent.iter().copied().filter(|member| !self.refused(member)).collect();
+                if missing.is_empty() {
+                    return Ok(absent);
+                }
+                Err(Error::new(
+                    ErrorKind::Dependency,
+                    format!("the layer group is published without {}: not published here", names(&missing)),
+                )
+                .subject(format!("{}:{}", job.workspace, job.name))
+                .hint("see why they are missing with `borg-slave status`; the group follows with the run that brings them"))
+            })
+            .await?;
+        let filtered: BTreeSet<String> =
+            absent.iter().flatten().map(|member| format!("{}:{}", member.workspace, member.name)).collect();
+        let note = (!filtered.is_empty()).then(|| {
+            let names = filtered.into_iter().collect::<Vec<_>>().join(", ");
+            format!("published without {names}: this slave's filters do not take them")
+        });
+        let mut notes: Vec<String> = note.into_iter().collect();
+        self.purge(&job.workspace, &job.name, &mut notes).await;
+        Ok(succeeded(&notes))
+    }
+
+    async fn group_on<'j>(
+        &self,
+        server: &GeoServer,
+        job: &'j LayerGroupJob,
+    ) -> Result<Stepped<(Vec<Member>, Vec<&'j GroupMember>)>> {
+        let members: Vec<Member> = job.members.iter().map(member).collect();
+        let is_there = server.existing_members(&members).await?;
+        let absent: Vec<&GroupMember> =
+            job.members.iter().zip(&is_there).filter(|(_, there)| !**there).map(|(member, _)| member).collect();
+        let members: Vec<Member> =
+            members.into_iter().zip(&is_there).filter(|(_, there)| **there).map(|(member, _)| member).collect();
+        if members.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Dependency,
+                format!("none of the layer group's members is published here: {}", names(&absent)),
+            )
+            .subject(format!("{}:{}", job.workspace, job.name))
+            .hint("publish its members first; where this slave's filters leave them out, let LAYERGROUP_FILTER leave out the group too"));
+        }
+        let group = LayerGroup {
+            workspace: job.workspace.clone(),
+            name: job.name.clone(),
+            title: job.description.title.clone(),
+            abstract_text: job.description.abstract_text.clone(),
+            srs: job.srs.clone(),
+            members: members.clone(),
+        };
+        let change = server.publish_layer_group(&group).await?;
+        let message = (!absent.is_empty()).then(|| format!("without {}", names(&absent)));
+        let end = if absent.iter().all(|member| self.refused(member)) {
+            super::layer::step_end(change)
+        } else {
+            StepEnd::Failed
+        };
+        Ok(((members, absent), end, message))
+    }
+
+    /// This slave's filters do not take the member.
+    fn refused(&self, member: &GroupMember) -> bool {
+        self.is_filtered(&format!("{}.{}", member.workspace, member.name))
+    }
+}
+
+fn member(member: &GroupMember) -> Member {
+    let (workspace, name) = (member.workspace.clone(), member.name.clone());
+    match member.kind {
+        MemberKind::WmsLayer | MemberKind::Feature => Member::Layer(workspace, name),
+        MemberKind::Group => Member::Group(workspace, name),
+    }
+}
+
+fn names(members: &[&GroupMember]) -> String {
+    members.iter().map(|member| format!("{}:{}", member.workspace, member.name)).collect::<Vec<_>>().join(", ")
+}

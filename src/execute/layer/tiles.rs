@@ -1,0 +1,81 @@
+//! Tile layers: what GeoServer's tile cache keeps of a layer or group.
+
+use crate::error::Result;
+use crate::execute::{Ctx, JobEnd, Step, StepEnd, Stepped, succeeded};
+use crate::geoserver::{Change, GeoServer, TileLayer};
+use crate::job::{EmptyGwcJob, GeoserverSetting};
+use crate::name::GeoName;
+
+/// Whose tile layer it is, and what it is to be like.
+pub(in crate::execute) struct Tiled<'a> {
+    pub(in crate::execute) workspace: &'a GeoName,
+    pub(in crate::execute) name: &'a GeoName,
+    pub(in crate::execute) setting: &'a GeoserverSetting,
+    /// Tiles of features beside those of pictures.
+    pub(in crate::execute) vector_formats: bool,
+    /// Identifies what the tiles show. Tiles of another content are emptied.
+    pub(in crate::execute) content: String,
+    /// The layer was made in this pass: there are no tiles yet.
+    pub(in crate::execute) is_new: bool,
+}
+
+impl Ctx<'_> {
+    /// Makes sure that there is a tile layer as the job says, or none, and that it holds no old tiles.
+    pub(in crate::execute) async fn tile_layer(&self, server: &GeoServer, tiled: &Tiled<'_>) -> Result<Stepped<()>> {
+        let (workspace, name) = (tiled.workspace, tiled.name);
+        let key = Self::fact_key("tiles", workspace, name);
+        if !tiled.setting.create_cache_layer {
+            self.forget(server, &key).await?;
+            let change = server.remove_tile_layer(workspace, name).await?;
+            return Ok(((), super::step_end(change), None));
+        }
+        self.grid_sets(server).await?;
+        let wanted = TileLayer {
+            workspace: workspace.clone(),
+            name: name.clone(),
+            vector_formats: tiled.vector_formats,
+            expire_cache: tiled.setting.server_cache_expire.unwrap_or(0),
+            expire_clients: tiled.setting.client_cache_expire.unwrap_or(0),
+        };
+        let change = server.ensure_tile_layer(&wanted).await?;
+        let mut message = None;
+        if self.recall(server, &key).as_ref() != Some(&tiled.content) {
+            if !tiled.is_new && change != Change::Created {
+                server.truncate_tiles(workspace, name).await?;
+                message = Some("old tiles were removed".to_owned());
+            }
+            self.remember(server, &key, Some(tiled.content.clone()));
+        }
+        let end = if message.is_some() { StepEnd::Done } else { super::step_end(change) };
+        Ok(((), end, message))
+    }
+
+    /// Empties a tile layer and waits until that has been done.
+    pub(in crate::execute) async fn empty_tiles(&self, job: &EmptyGwcJob) -> Result<JobEnd> {
+        let limit = self.run.parts.choices.step_limit;
+        self.on_each(&self.unfinished_geoservers(), |server| async move {
+            self.step(
+                Step::EmptyTiles,
+                Some(server.name()),
+                Box::pin(async {
+                    let change = server.empty_tiles(&job.workspace, &job.name, limit, &self.run.stop).await?;
+                    let message = (change == Change::Unchanged).then(|| "there is no tile layer".to_owned());
+                    Ok(((), crate::execute::layer::step_end(change), message))
+                }),
+            )
+            .await
+        })
+        .await?;
+        let mut notes = Vec::new();
+        self.purge(&job.workspace, &job.name, &mut notes).await;
+        Ok(succeeded(&notes))
+    }
+
+    /// Makes sure, once per pass, of the grid sets that tile layers use.
+    async fn grid_sets(&self, server: &GeoServer) -> Result<()> {
+        let key = (server.name().to_owned(), "grid sets".to_owned());
+        let create = self.run.parts.choices.create_grid_sets;
+        let make = async { Ok(server.ensure_grid_sets(create).await?.change != Change::Unchanged) };
+        self.run.geoserver_steps.once(key, make).await.map(drop)
+    }
+}

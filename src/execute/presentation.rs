@@ -1,0 +1,144 @@
+//! What follows once a layer is published: its preview, and the CDN that has older maps of it.
+
+use super::{Ctx, Event, Step, StepEnd, Stepped};
+use crate::error::{Error, ErrorKind, Result};
+use crate::geoserver::{MapLink, MapRequest, Picture};
+use crate::job::Preview;
+use crate::name::GeoName;
+use crate::transfer::{Destination, PreviewName};
+
+/// The target under which the journal keeps what the CDN is still to be told.
+pub(super) const CDN: &str = "cdn";
+
+/// A layer that was published.
+pub(super) struct Presented<'a> {
+    pub(super) workspace: &'a GeoName,
+    pub(super) name: &'a GeoName,
+    pub(super) is_spatial: bool,
+    pub(super) bbox: Option<[f64; 4]>,
+    pub(super) crs: Option<&'a str>,
+    pub(super) preview: &'a Preview,
+}
+
+impl Ctx<'_> {
+    /// Makes and sends the preview, and purges the CDN. What fails here is on record and among `notes`; the
+    /// layer is published nevertheless.
+    pub(super) async fn present(&self, layer: &Presented<'_>, notes: &mut Vec<String>) {
+        if let Err(error) = self.preview(layer).await {
+            notes.push(format!(
+                "the preview is missing: {}; `borg-slave sync --file {}` tries again",
+                error.one_line(),
+                self.file.path
+            ));
+        }
+        self.purge(layer.workspace, layer.name, notes).await;
+    }
+
+    async fn preview(&self, layer: &Presented<'_>) -> Result<()> {
+        let (Some(previews), Some(to)) = (&self.run.parts.previews, &layer.preview.path) else { return Ok(()) };
+        if !layer.is_spatial || self.run.parts.geoservers.is_empty() {
+            return Ok(());
+        }
+        let to = Destination::parse(to)?;
+        let channel = self.file.channel.as_deref().unwrap_or_default();
+        let name = PreviewName::new(&previews.slave_name, channel, layer.workspace.as_str(), layer.name.as_str())?;
+        let picture = self.step(Step::Preview, None, Box::pin(self.picture(layer))).await?;
+        let root = if previews.is_shared { to.dir() } else { &previews.root };
+        let relative = name.place(root, picture.bytes, picture.extension).await?;
+        if previews.is_shared {
+            return Ok(());
+        }
+        self.step(
+            Step::SendPreview,
+            None,
+            Box::pin(async {
+                self.run.parts.transfer.send(&previews.root, &relative, &to).await?;
+                Ok(((), StepEnd::Done, None))
+            }),
+        )
+        .await
+    }
+
+    /// The first picture that a GeoServer draws.
+    async fn picture(&self, layer: &Presented<'_>) -> Result<Stepped<Picture>> {
+        let links: Vec<MapLink> = layer
+            .preview
+            .links
+            .iter()
+            .map(|link| MapLink { protocol: link.protocol.clone(), link: link.link.clone(), height: link.height })
+            .collect();
+        let map = MapRequest {
+            workspace: layer.workspace.clone(),
+            layer: layer.name.clone(),
+            bbox: layer.bbox,
+            crs: layer.crs.map(str::to_owned),
+        };
+        let mut failures = Vec::new();
+        for server in &self.run.parts.geoservers {
+            match server.preview(&links, &map).await {
+                Ok(picture) => {
+                    let message = format!("{} bytes from {}", picture.bytes.len(), server.name());
+                    return Ok((picture, StepEnd::Done, Some(message)));
+                }
+                Err(error) => failures.push(error.within(server.name())),
+            }
+        }
+        Err(Error::all(failures)
+            .unwrap_or_else(|| Error::new(ErrorKind::Bug, "there is no GeoServer to draw a preview")))
+    }
+
+    /// Notes that the CDN has older maps of a layer, before those change.
+    pub(super) async fn note_purge(&self, workspace: &GeoName, name: &GeoName) -> Result<()> {
+        if self.run.parts.cdn.is_none() {
+            return Ok(());
+        }
+        self.note(CDN, &purge_key(workspace, name), "due".to_owned()).await
+    }
+
+    /// Tells the CDN to forget what it has of a layer. What fails is tried again by the next run.
+    pub(super) async fn purge(&self, workspace: &GeoName, name: &GeoName, notes: &mut Vec<String>) {
+        if self.run.parts.cdn.is_none() {
+            return;
+        }
+        let work = Box::pin(async {
+            self.run.purge(workspace.as_str(), name.as_str()).await?;
+            Ok(((), StepEnd::Done, None))
+        });
+        if let Err(error) = self.step(Step::Purge, None, work).await {
+            notes.push(format!("the CDN still has older maps: {}; the next run tries again", error.one_line()));
+        }
+    }
+}
+
+impl super::Run {
+    /// Purges a layer, and forgets that it was due.
+    async fn purge(&self, workspace: &str, name: &str) -> Result<()> {
+        let Some(cdn) = &self.parts.cdn else { return Ok(()) };
+        cdn.client.purge(&cdn.addresses.purge_urls(workspace, name)).await?;
+        let key = format!("purge {workspace}:{name}");
+        self.background.facts.set(CDN, &key, None);
+        self.emit(Event::Fact { target: CDN.to_owned(), key, value: None });
+        Ok(())
+    }
+
+    /// Purges what earlier runs could not, and this one has not.
+    pub(super) async fn purge_what_is_due(&self) {
+        if self.parts.cdn.is_none() {
+            return;
+        }
+        for key in self.background.facts.keys(CDN) {
+            let Some((workspace, name)) = key.strip_prefix("purge ").and_then(|layer| layer.split_once(':')) else {
+                continue;
+            };
+            if let Err(error) = self.purge(workspace, name).await {
+                tracing::warn!(error = error.one_line(), "the CDN still has older maps of {workspace}:{name}");
+                // The others would wait for the same CDN; they stay due.
+                break;
+            }
+        }
+    }
+}
+
+fn purge_key(workspace: &GeoName, name: &GeoName) -> String {
+    format!("purge {workspace}:{name}")
+}

@@ -1,0 +1,84 @@
+//! Removal of stores, of layers that are no features, and of groups.
+
+use super::{Ctx, JobEnd, Step, succeeded};
+use crate::error::{Error, ErrorKind, Result};
+use crate::geoserver::{GeoServer, StoreKind};
+use crate::job::{JobKind, Removal};
+
+impl Ctx<'_> {
+    /// Takes away what a store, layer or group job has made.
+    pub(super) async fn remove(&self, job: &Removal) -> Result<JobEnd> {
+        let servers: Vec<&GeoServer> = self.run.parts.geoservers.iter().collect();
+        let is_layer = matches!(job.kind, JobKind::WmsLayer | JobKind::LiveLayer | JobKind::LayerGroup);
+        if is_layer {
+            self.note_purge(&job.workspace, &job.name).await?;
+        }
+        let removals = &self.run.removals;
+        loop {
+            let ended = removals.ended();
+            match self.remove_everywhere(&servers, job).await {
+                // A group goes once the groups that hold it are gone or have let go of it.
+                Err(error) if error.kind() == ErrorKind::Dependency => {
+                    if !removals.worth_another_try(ended).await {
+                        return Err(error);
+                    }
+                }
+                outcome => break outcome?,
+            }
+        }
+        let mut notes = Vec::new();
+        if is_layer {
+            self.purge(&job.workspace, &job.name, &mut notes).await;
+        }
+        Ok(succeeded(&notes))
+    }
+
+    async fn remove_everywhere(&self, servers: &[&GeoServer], job: &Removal) -> Result<()> {
+        self.on_each(servers, |server| async move {
+            match job.kind {
+                JobKind::LiveLayer => {
+                    let store = match &job.store {
+                        Some(store) => store.clone(),
+                        None => self.store_of_workspace(&job.workspace)?,
+                    };
+                    let layer = (&job.workspace, &store, &job.name);
+                    self.remove_from(server, layer, &job.styles).await
+                }
+                _ => self.remove_one(server, job).await,
+            }
+        })
+        .await
+        .map(drop)
+    }
+
+    async fn remove_one(&self, server: &GeoServer, job: &Removal) -> Result<()> {
+        let (workspace, name) = (&job.workspace, &job.name);
+        self.forget(server, &Self::fact_key("tiles", workspace, name)).await?;
+        let (step, fact) = match job.kind {
+            JobKind::WmsStore | JobKind::LiveStore => (Step::RemoveStore, Some("store")),
+            JobKind::LayerGroup => (Step::RemoveGroup, None),
+            _ => (Step::RemoveLayer, None),
+        };
+        if let Some(fact) = fact {
+            self.forget(server, &Self::fact_key(fact, workspace, name)).await?;
+        }
+        self.step(
+            step,
+            Some(server.name()),
+            Box::pin(async {
+                let change = match job.kind {
+                    JobKind::WmsStore => server.remove_store(StoreKind::Wms, workspace, name).await?,
+                    JobKind::LiveStore => server.remove_store(StoreKind::Data, workspace, name).await?,
+                    JobKind::WmsLayer => server.remove_wms_layer(workspace, job.store.as_ref(), name).await?,
+                    JobKind::LayerGroup => server.remove_layer_group(workspace, name).await?,
+                    other => {
+                        return Err(Error::new(ErrorKind::Bug, format!("a removal of {other} took a wrong turn"))
+                            .subject(&self.file.path));
+                    }
+                };
+                Ok(((), super::layer::step_end(change), None))
+            }),
+        )
+        .await
+    }
+}
