@@ -126,20 +126,20 @@ impl GeoServer {
             Some(extension) if looks_like(extension, &answer.body) => {
                 Ok(Picture { bytes: answer.body, media_type, extension })
             }
-            Some(_) => Err(no_picture(&answer, failed, format!("what is called {media_type} is none"))),
+            Some(_) => Err(no_picture(&answer, failed, &format!("what is called {media_type} is none"))),
             None if media_type.starts_with("image/") => {
-                Err(no_picture(&answer, failed, format!("{media_type} is not known here")))
+                Err(no_picture(&answer, failed, &format!("{media_type} is not known here")))
             }
             None => {
                 let said = answer.message();
                 let reason = if said.is_empty() { format!("{media_type} is answered") } else { said };
-                Err(no_picture(&answer, failed, reason))
+                Err(no_picture(&answer, failed, &reason))
             }
         }
     }
 }
 
-fn no_picture(answer: &Answer, failed: &str, reason: String) -> Error {
+fn no_picture(answer: &Answer, failed: &str, reason: &str) -> Error {
     let too_slow = reason.contains("more time than allowed");
     let error = Error::new(ErrorKind::GeoServer, format!("{failed}: {reason}"))
         .subject(format!("{} {}", answer.method, answer.url));
