@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -41,6 +42,7 @@ pub struct Cmd {
     keep_vcs_env: bool,
     stderr_tail: usize,
     stop: CancellationToken,
+    pid: Arc<OnceLock<u32>>,
 }
 
 /// A child that has ended.
@@ -68,6 +70,7 @@ impl Cmd {
             keep_vcs_env: false,
             stderr_tail: STDERR_TAIL_BYTES,
             stop: CancellationToken::new(),
+            pid: Arc::default(),
         }
     }
 
@@ -123,6 +126,12 @@ impl Cmd {
     pub fn stderr_tail(mut self, bytes: usize) -> Self {
         self.stderr_tail = bytes;
         self
+    }
+
+    /// Where the child's process id is to be read once it runs.
+    #[must_use]
+    pub fn pid(&self) -> Arc<OnceLock<u32>> {
+        Arc::clone(&self.pid)
     }
 
     /// Runs the child to its end and collects its standard output.
@@ -204,11 +213,15 @@ impl Cmd {
         let limit = self.time_limit;
         let input = self.stdin.clone();
         let tail = self.stderr_tail;
+        let pid = self.pid();
         if stop.is_cancelled() {
             return Err(stopped(&program));
         }
         let mut child = self.spawn(if input.is_empty() { Stdio::null() } else { Stdio::piped() })?;
         let mut group = Group::of(&child);
+        if let Some(id) = child.id() {
+            let _ = pid.set(id);
+        }
         let stdin = child.stdin.take();
         let mut stdout = child.stdout.take().ok_or_else(|| no_pipe(&program))?;
         let stderr = child.stderr.take().ok_or_else(|| no_pipe(&program))?;
