@@ -3,13 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails as the test does")]
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use borg_slave::error::{Error, ErrorKind, Result};
 use borg_slave::name::PgIdent;
-use borg_slave::postgres::{Access, Archive, ConnectOptions, Database, SslMode, Swapped, Table};
+use borg_slave::postgres::{Access, Archive, ConnectOptions, Database, LoadProgress, SslMode, Swapped, Table};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 

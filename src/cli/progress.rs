@@ -9,6 +9,7 @@ use indicatif::{HumanBytes, HumanCount, HumanDuration, MultiProgress, ProgressBa
 use super::{Session, say, table};
 use crate::error::Error;
 use crate::execute::{Event, JobEnd, StepEnd};
+use crate::postgres::LoadProgress;
 use crate::sync::{Prepared, Summary, Watcher};
 use crate::telemetry::{LogFormat, LogWriter, is_coloured};
 use crate::transfer::Progress;
@@ -44,23 +45,42 @@ impl Told {
     }
 }
 
-/// How fast rows are loaded, by job.
+/// How fast rows are loaded, by job: what was loaded when each was first heard of. A restore that waits
+/// for its turn says nothing, so the wait does not count.
 #[derive(Default)]
-struct Restores(HashMap<usize, Instant>);
+struct Restores(HashMap<usize, (Instant, LoadProgress)>);
 
 impl Restores {
-    /// What there is to say about a restore that has come to `rows`.
-    fn text(&mut self, job: usize, rows: u64) -> String {
-        let began = *self.0.entry(job).or_insert_with(Instant::now);
-        let rate = rate(rows, began.elapsed());
-        let speed = rate.map(|rate| format!(", {} rows/s", HumanCount(rate))).unwrap_or_default();
-        format!("{} rows{speed}", HumanCount(rows))
+    /// What there is to say about a restore that has come to `progress`.
+    fn text(&mut self, job: usize, progress: LoadProgress) -> String {
+        let (since, first) = *self.0.entry(job).or_insert_with(|| (Instant::now(), progress));
+        loaded(first, progress, since.elapsed())
     }
+}
+
+/// Rows, rate and time left of a load that went from `first` to `now` in `took`. How many rows there
+/// are nobody knows, but how much of the dump is read.
+fn loaded(first: LoadProgress, now: LoadProgress, took: Duration) -> String {
+    let mut text = format!("{} rows", HumanCount(now.rows));
+    if now.read == Some(1.0) {
+        return text + ", now indexes and constraints";
+    }
+    if let Some(rate) = rate(now.rows.saturating_sub(first.rows), took) {
+        text.push_str(&format!(", {} rows/s", HumanCount(rate)));
+        if let (Some(before), Some(read)) = (first.read, now.read)
+            && read > before
+            && let Ok(left) = Duration::try_from_secs_f64(took.as_secs_f64() * (1.0 - read) / (read - before))
+        {
+            let left = Duration::from_secs(left.as_secs());
+            text.push_str(&format!(", {} left for the rows", HumanDuration(left)));
+        }
+    }
+    text
 }
 
 /// Rows in a second; nothing in the first moments, when it would mislead.
 fn rate(rows: u64, took: Duration) -> Option<u64> {
-    (took >= Duration::from_secs(1))
+    (took >= Duration::from_millis(900))
         .then(|| rows.saturating_mul(1000) / u64::try_from(took.as_millis()).unwrap_or(u64::MAX))
 }
 
@@ -129,14 +149,11 @@ impl Watcher for Terminal {
     fn sees(&mut self, job_file: Option<&str>, event: &Event) {
         let Some(job_file) = job_file else { return };
         match event {
-            Event::StepStarted { job, step, .. } => {
-                if *step == crate::execute::Step::Restore {
-                    self.restores.0.insert(*job, Instant::now());
-                }
+            Event::StepStarted { step, .. } => {
                 self.bar.set_message(format!("{step}: {}", stem(job_file)));
             }
-            Event::StepProgress { job, step, rows } => {
-                let text = self.restores.text(*job, *rows);
+            Event::StepProgress { job, step, progress } => {
+                let text = self.restores.text(*job, *progress);
                 self.bar.set_message(format!("{step}: {}: {text}", stem(job_file)));
             }
             Event::JobEnded { end, .. } => {
@@ -179,14 +196,14 @@ impl Watcher for Log {
         let Some(job_file) = job_file else { return };
         match event {
             Event::StepStarted { job, step: crate::execute::Step::Restore, .. } => {
-                self.restores.0.insert(*job, Instant::now());
                 self.spoken.insert(*job, Instant::now());
             }
-            Event::StepProgress { job, step, rows } => {
+            Event::StepProgress { job, step, progress } => {
+                let text = self.restores.text(*job, *progress);
                 let last = self.spoken.entry(*job).or_insert_with(Instant::now);
                 if last.elapsed() >= LOG_INTERVAL {
                     *last = Instant::now();
-                    tracing::info!("{job_file}: {step}: {}", self.restores.text(*job, *rows));
+                    tracing::info!("{job_file}: {step}: {text}");
                 }
             }
             Event::StepEnded { .. } => log_step(job_file, event),
@@ -331,10 +348,23 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_told_with_a_rate_once_there_is_one() {
-        assert_eq!(rate(1_500_000, Duration::from_secs(3)), Some(500_000));
-        assert_eq!(rate(1_500_000, Duration::from_millis(10)), None);
-        assert_eq!(Restores::default().text(0, 1_234_567), "1,234,567 rows");
+    fn a_restore_tells_rows_rate_and_time_left_once_they_are_known() {
+        let at = |rows, read| LoadProgress { rows, read };
+        let (first, second) = (at(100_000, Some(0.1)), Duration::from_secs(1));
+        let lines = [
+            loaded(first, first, Duration::from_millis(10)),
+            loaded(first, at(1_300_000, Some(0.3)), 10 * second),
+            loaded(at(0, None), at(1_200_000, None), 10 * second),
+            loaded(first, at(1_300_000, Some(0.1)), 10 * second),
+            loaded(first, at(5_000_000, Some(1.0)), 60 * second),
+        ];
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        100,000 rows
+        1,300,000 rows, 120,000 rows/s, 35 seconds left for the rows
+        1,200,000 rows, 120,000 rows/s
+        1,300,000 rows, 120,000 rows/s
+        5,000,000 rows, now indexes and constraints
+        ");
     }
 
     #[test]

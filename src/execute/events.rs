@@ -6,6 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
+use crate::postgres::LoadProgress;
+
 /// One step inside a job. The text form is what the journal and `status` show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Step {
@@ -158,8 +160,8 @@ pub enum Event {
         job: usize,
         /// Which step.
         step: Step,
-        /// Rows loaded so far.
-        rows: u64,
+        /// How far it has come.
+        progress: LoadProgress,
     },
     /// A step ended.
     StepEnded {

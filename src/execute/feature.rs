@@ -170,7 +170,7 @@ impl Ctx<'_> {
     async fn restore(&self, database: &Database, table: &Table, dump: &Fetched) -> Result<Stepped<Archive>> {
         let _one_of_few = self.run.restores.acquire().await.map_err(|_| super::stopped())?;
         let archive = Archive::inspect(&dump.path, table, &self.run.stop).await?.with_md5(dump.md5.to_string());
-        let progress = |rows| self.run.emit(Event::StepProgress { job: self.job, step: Step::Restore, rows });
+        let progress = |progress| self.run.emit(Event::StepProgress { job: self.job, step: Step::Restore, progress });
         database.load(table, &archive, progress).await?;
         Ok((archive, StepEnd::Done, None))
     }

@@ -79,6 +79,7 @@ pub struct ForeignKey {
 pub struct Archive {
     path: PathBuf,
     format: Format,
+    bytes: u64,
     list: String,
     foreign_keys: Vec<ForeignKey>,
     md5: Option<String>,
@@ -93,7 +94,7 @@ impl Archive {
     /// holds more than the table, its data, sequences, defaults, constraints, indexes, statistics and
     /// comments; [`ErrorKind::Process`] when `pg_restore` is missing.
     pub async fn inspect(path: &Path, table: &Table, stop: &CancellationToken) -> Result<Self> {
-        let format = format_of(path)?;
+        let (format, bytes) = format_of(path)?;
         let listing = pg_restore(path, format, stop, |cmd| cmd.arg("-l")).await?;
         let refuse = |reason: String| {
             Error::new(ErrorKind::Archive, reason)
@@ -111,7 +112,7 @@ impl Archive {
             .and_then(|statements| foreign_keys(&statements, table))
             .map_err(|reason| refuse(format!("the dump is refused: {reason}")))?;
         let list = list.lines().filter(|line| !is_foreign_key(line, table)).map(|line| format!("{line}\n")).collect();
-        Ok(Self { path: path.to_owned(), format, list, foreign_keys, md5: None })
+        Ok(Self { path: path.to_owned(), format, bytes, list, foreign_keys, md5: None })
     }
 
     /// Tells which content this is. With it, a table that was loaded by an earlier run but not
@@ -134,6 +135,11 @@ impl Archive {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The size of the file.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// The table of contents without the foreign keys.
@@ -164,17 +170,18 @@ fn list_file(list: &str) -> Result<tempfile::NamedTempFile> {
     Ok(file)
 }
 
-/// The format by the file's first bytes: custom archives begin with `PGDMP`, tar archives of `pg_dump`
+/// Format and size. The format by the file's first bytes: custom archives begin with `PGDMP`, tar archives of `pg_dump`
 /// with the member `toc.dat`.
-fn format_of(path: &Path) -> Result<Format> {
+fn format_of(path: &Path) -> Result<(Format, u64)> {
     let mut head = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(512).read_to_end(&mut head))
-        .map_err(|source| io_error(path, "cannot read the dump", source))?;
+    let failed = |source| io_error(path, "cannot read the dump", source);
+    let file = File::open(path).map_err(failed)?;
+    let bytes = file.metadata().map_err(failed)?.len();
+    file.take(512).read_to_end(&mut head).map_err(failed)?;
     if head.starts_with(b"PGDMP") {
-        Ok(Format::Custom)
+        Ok((Format::Custom, bytes))
     } else if head.starts_with(b"toc.dat\0") && head.get(257..262) == Some(b"ustar") {
-        Ok(Format::Tar)
+        Ok((Format::Tar, bytes))
     } else {
         Err(Error::new(ErrorKind::Archive, "this is no custom or tar archive of pg_dump")
             .subject(path.display().to_string())

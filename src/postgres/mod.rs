@@ -30,6 +30,7 @@ mod lock;
 mod preflight;
 mod programs;
 mod psql_script;
+mod reading;
 mod remove;
 mod replace;
 mod restore;
@@ -45,6 +46,7 @@ pub use connect::{ConnectOptions, Database, SslMode};
 pub use inquire::Column;
 pub use preflight::{ToolVersion, Versions};
 pub use replace::Swapped;
+pub use restore::LoadProgress;
 
 /// A published table and the three schemas it moves through.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

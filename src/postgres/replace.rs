@@ -7,7 +7,7 @@ use deadpool_postgres::Transaction;
 use super::bookkeeping::{self, State};
 use super::connect::{Attempts, Database};
 use super::foreign_keys;
-use super::restore::Restored;
+use super::restore::{LoadProgress, Restored};
 use super::views::{self, Replacement};
 use super::{Archive, Table, failure};
 use crate::error::{Error, ErrorKind, Result};
@@ -27,7 +27,7 @@ pub struct Swapped {
 
 impl Database {
     /// Moves 1 and 2: puts the published table aside, where readers go on with it, and loads `archive`
-    /// beside it, without foreign keys. `progress` gets the rows loaded so far, about once a second.
+    /// beside it, without foreign keys. `progress` is called about once a second.
     ///
     /// Whatever an earlier run left behind is taken up: the same content that is loaded already
     /// ([`Archive::with_md5`]) is not loaded again, anything half made goes.
@@ -37,7 +37,12 @@ impl Database {
     /// [`ErrorKind::Busy`] when readers or another run did not let the table go in time,
     /// [`ErrorKind::Archive`] when the dump is damaged, [`ErrorKind::Database`] when other objects
     /// stand in the way. The old table stays published.
-    pub async fn load(&self, table: &Table, archive: &Archive, progress: impl Fn(u64) + Send + Sync) -> Result<()> {
+    pub async fn load(
+        &self,
+        table: &Table,
+        archive: &Archive,
+        progress: impl Fn(LoadProgress) + Send + Sync,
+    ) -> Result<()> {
         self.ensure_bookkeeping().await?;
         self.hold(table).await?;
         let loaded = self.load_held(table, archive, &progress).await;
@@ -50,7 +55,12 @@ impl Database {
         loaded
     }
 
-    async fn load_held(&self, table: &Table, archive: &Archive, progress: &(impl Fn(u64) + Send + Sync)) -> Result<()> {
+    async fn load_held(
+        &self,
+        table: &Table,
+        archive: &Archive,
+        progress: &(impl Fn(LoadProgress) + Send + Sync),
+    ) -> Result<()> {
         let mut clashes = 0_u32;
         loop {
             if self.move_aside(table, archive.md5()).await? == Aside::Loaded {

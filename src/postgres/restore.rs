@@ -6,7 +6,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 
 use super::connect::Database;
-use super::{Archive, Table, failure, programs};
+use super::{Archive, Table, failure, programs, reading};
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::Cmd;
 
@@ -19,6 +19,16 @@ const CHECKS_CONNECTION: u32 = 140_000;
 /// Tells the restores of one process apart in `pg_stat_activity`.
 static RESTORES: AtomicU64 = AtomicU64::new(0);
 
+/// How far a load has come.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LoadProgress {
+    /// Rows loaded so far.
+    pub rows: u64,
+    /// Which part of the dump is read, 0 to 1, when that is known; 1 as soon as all rows are loaded.
+    /// Indexes and constraints follow.
+    pub read: Option<f64>,
+}
+
 /// How a restore ended.
 pub(super) enum Restored {
     /// The table is there.
@@ -28,13 +38,12 @@ pub(super) enum Restored {
 }
 
 impl Database {
-    /// Restores `archive` without its foreign keys in one transaction; `progress` gets the rows loaded
-    /// so far, about once a second.
+    /// Restores `archive` without its foreign keys in one transaction; `progress` is called about once a second.
     pub(super) async fn restore(
         &self,
         table: &Table,
         archive: &Archive,
-        progress: &(impl Fn(u64) + Send + Sync),
+        progress: &(impl Fn(LoadProgress) + Send + Sync),
     ) -> Result<Restored> {
         let checks_connection = self.preflight().await?.server_num >= CHECKS_CONNECTION;
         let list = archive.list_file()?;
@@ -59,15 +68,21 @@ impl Database {
         if let Some(password) = &self.shared.options.password {
             cmd = cmd.env("PGPASSWORD", password.expose_secret());
         }
+        let pid = cmd.pid();
         let run = cmd.run();
         tokio::pin!(run);
+        let mut rows_before = None;
         let finished = loop {
             tokio::select! {
                 finished = &mut run => break finished?,
-                rows = self.rows_loaded(&name), if checks_connection => {
-                    if let Some(rows) = rows {
-                        progress(rows);
+                rows = self.rows_loaded(&name), if checks_connection => match (rows, rows_before) {
+                    (Some(rows), _) => {
+                        rows_before = Some(rows);
+                        let position = pid.get().and_then(|pid| reading::position(*pid, archive.path()));
+                        progress(LoadProgress { rows, read: position.and_then(|position| part(position, archive.bytes())) });
                     }
+                    (None, Some(rows)) => progress(LoadProgress { rows, read: Some(1.0) }),
+                    (None, None) => {}
                 }
             }
         };
@@ -96,4 +111,11 @@ impl Database {
         Err(Error::new(ErrorKind::Archive, "the dump was restored, but the table is not there")
             .subject(table.data_sql()))
     }
+}
+
+/// The part that `position` is of `bytes`. The last of it is still on its way to the server.
+fn part(position: u64, bytes: u64) -> Option<f64> {
+    #[expect(clippy::cast_precision_loss, reason = "a share for people")]
+    let part = position as f64 / bytes as f64;
+    part.is_finite().then(|| part.clamp(0.0, 0.999))
 }

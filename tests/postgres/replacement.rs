@@ -179,8 +179,16 @@ async fn progress_counts_rows_while_the_dump_is_loaded() {
     let archive = world.archive(&slow, &roads).await;
     let most = Arc::new(AtomicU64::new(0));
     let seen = most.clone();
-    let progress = move |rows| _ = seen.fetch_max(rows, Ordering::Relaxed);
+    let parts = Arc::new(Mutex::new(Vec::new()));
+    let read = parts.clone();
+    let progress = move |at: LoadProgress| {
+        seen.fetch_max(at.rows, Ordering::Relaxed);
+        read.lock().unwrap().push(at.read.expect("the part that is read is known"));
+    };
     world.database.load(&roads, &archive, progress).await.unwrap();
     let most = most.load(Ordering::Relaxed);
     assert!((1..=12).contains(&most), "{most} rows");
+    let parts = parts.lock().unwrap();
+    // The dump is so small that it is read at once, and then the rows are still on their way.
+    assert!(parts.is_sorted() && parts.iter().all(|part| (0.5..1.0).contains(part)), "{parts:?}");
 }
