@@ -44,6 +44,12 @@ fn table(name: &str) -> Table {
     table_in("ws", name)
 }
 
+/// A dump of 30,000 rows that is large enough to be loaded by two sessions.
+fn large(name: &str) -> Dump {
+    let digits = "md5(random()::text)";
+    Dump::new(name).rows(30_000).column(&format!("noise text default {digits} || {digits} || {digits}"))
+}
+
 /// A database with the schemas of workspace `ws`.
 struct World {
     db: TestDatabase,

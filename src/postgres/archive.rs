@@ -18,6 +18,10 @@ use crate::process::Cmd;
 /// How long reading a table of contents may take.
 const LIST_LIMIT: Duration = Duration::from_secs(300);
 
+/// From this size of a dump on, in bytes, indexes are built two at a time: below, the sessions that it
+/// takes cost more than they save.
+const PARALLEL_BYTES: u64 = 1 << 20;
+
 /// What `pg_restore -l` calls the entries that a dump of one table may hold; longer names first.
 const KINDS: [&str; 14] = [
     "SEQUENCE OWNED BY",
@@ -95,19 +99,19 @@ impl Archive {
     /// comments; [`ErrorKind::Process`] when `pg_restore` is missing.
     pub async fn inspect(path: &Path, table: &Table, stop: &CancellationToken) -> Result<Self> {
         let (format, bytes) = format_of(path)?;
-        let listing = pg_restore(path, format, stop, |cmd| cmd.arg("-l")).await?;
+        // Both read no more than the table of contents, which is as quick as the programs start.
+        let (listing, script) = tokio::try_join!(
+            pg_restore(path, format, stop, |cmd| cmd.arg("-l")),
+            pg_restore(path, format, stop, |cmd| {
+                cmd.args(["--schema-only", "--no-owner", "--no-privileges", "--no-tablespaces", "-f", "-"])
+            })
+        )?;
         let refuse = |reason: String| {
             Error::new(ErrorKind::Archive, reason)
                 .subject(path.display().to_string())
                 .hint("publish the layer again on the master, as a dump of that one table (pg_dump -t)")
         };
         let list = allowed_entries(&listing, table).map_err(refuse)?;
-        let chosen = list_file(&list)?;
-        let script = pg_restore(path, format, stop, |cmd| {
-            cmd.args(["--schema-only", "--no-owner", "--no-privileges", "--no-tablespaces", "-f", "-", "-L"])
-                .arg(chosen.path())
-        })
-        .await?;
         let foreign_keys = script::statements(&script)
             .and_then(|statements| foreign_keys(&statements, table))
             .map_err(|reason| refuse(format!("the dump is refused: {reason}")))?;
@@ -140,6 +144,13 @@ impl Archive {
     /// The size of the file.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// How many sessions shall load it. More than one cannot work in one transaction, and only a custom
+    /// archive can be read by several.
+    pub(super) fn jobs(&self) -> u32 {
+        let indexes = self.list.lines().filter(|line| entry(line).is_some_and(|entry| entry.starts_with("INDEX ")));
+        if self.format == Format::Custom && self.bytes >= PARALLEL_BYTES && indexes.count() > 1 { 2 } else { 1 }
     }
 
     /// The table of contents without the foreign keys.

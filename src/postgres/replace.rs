@@ -134,6 +134,34 @@ impl Database {
         Ok(Aside::Load)
     }
 
+    /// Drops a table of which a restore that failed has left a part.
+    pub(super) async fn drop_unfinished(&self, table: &Table) -> Result<()> {
+        let mut attempts = Attempts::new(self);
+        while let Err(error) = self.try_drop_unfinished(table).await {
+            if !attempts.may_retry(&error) {
+                return Err(error);
+            }
+            attempts.pause().await?;
+        }
+        Ok(())
+    }
+
+    async fn try_drop_unfinished(&self, table: &Table) -> Result<()> {
+        let label = table.label();
+        let failed = failure::doing("cannot drop what is loaded in part", &label);
+        let mut client = self.client().await?;
+        let tx = client.transaction().await.map_err(failed)?;
+        tx.batch_execute(LOCK_SQL).await.map_err(failed)?;
+        let state = State::read(&tx, table).await?;
+        state.check_kinds(table)?;
+        let Some(data) = state.data else { return Ok(()) };
+        if state.view_reads_data || state.loaded_oid == Some(data.oid) {
+            return Ok(());
+        }
+        tx.batch_execute(&format!("drop table {}", table.data_sql())).await.map_err(failed)?;
+        tx.commit().await.map_err(failed)
+    }
+
     /// Undoes move 1 when nothing could be loaded: who names the table itself, as foreign keys of
     /// other dumps do, finds it again.
     async fn move_back(&self, table: &Table) -> Result<()> {

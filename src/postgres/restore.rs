@@ -1,4 +1,8 @@
-//! Move 2: `pg_restore` loads the table, all or nothing.
+//! Move 2: `pg_restore` loads the table.
+//!
+//! A small one in one transaction; a large one in two sessions, which build its indexes side by side.
+//! What is loaded only in part is never published, for it is on record as loaded only when it is whole:
+//! a restore that fails drops it, and after a kill the next run does.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -38,7 +42,7 @@ pub(super) enum Restored {
 }
 
 impl Database {
-    /// Restores `archive` without its foreign keys in one transaction; `progress` is called about once a second.
+    /// Restores `archive` without its foreign keys; `progress` is called about once a second.
     pub(super) async fn restore(
         &self,
         table: &Table,
@@ -54,9 +58,11 @@ impl Database {
         if checks_connection {
             options.push_str(" -c client_connection_check_interval=1000");
         }
+        let jobs = archive.jobs();
+        let together = if jobs > 1 { format!("--jobs={jobs}") } else { "--single-transaction".to_owned() };
         let mut cmd = Cmd::new(programs::pg_restore(&self.shared.stop).await)
-            .args(["--no-owner", "--no-privileges", "--no-tablespaces", "--single-transaction", "--exit-on-error"])
-            .args(["--no-password", archive.format_option()])
+            .args(["--no-owner", "--no-privileges", "--no-tablespaces", "--exit-on-error", "--no-password"])
+            .args([together.as_str(), archive.format_option()])
             .arg("-L")
             .arg(list.path())
             .arg("-d")
@@ -91,7 +97,15 @@ impl Database {
         }
         let subject = format!("{} into {}", archive.path().display(), table.label());
         let error = failure::restore(&finished.stderr, "cannot load the dump", &subject);
-        if failure::is_clash(&finished.stderr) { Ok(Restored::Clash(error)) } else { Err(error) }
+        if failure::is_clash(&finished.stderr) {
+            return Ok(Restored::Clash(error));
+        }
+        if jobs > 1
+            && let Err(kept) = self.drop_unfinished(table).await
+        {
+            tracing::warn!(table = table.label(), error = kept.one_line(), "a table that is loaded in part stays");
+        }
+        Err(error)
     }
 
     /// The rows that the restore called `name` has loaded, after a moment; nothing when that is not known.

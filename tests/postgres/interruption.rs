@@ -131,19 +131,22 @@ async fn the_session_of_a_killed_restore_is_waited_for() {
 async fn a_damaged_dump_leaves_the_old_table() {
     let world = World::new().await;
     let roads = table("roads");
-    world.publish(&Dump::new("roads"), &roads).await.unwrap();
-    let whole = world.file(&Dump::new("roads").rows(20_000).version(2)).await;
-    let archive = inspect(&truncated(&whole), &roads).await.unwrap();
-    let error = world.database.load(&roads, &archive, |_| ()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Archive, "{}", error.paragraph());
-    assert!(error.hint_text().is_some());
-    assert_eq!(world.seen(&roads).await, (1, 10));
-    assert_eq!(world.relations().await, AT_REST, "the old table is back in its place");
-    assert_eq!(world.database.published_md5(&roads).await.unwrap().as_deref(), Some("md5"));
-    let archive = inspect(&whole, &roads).await.unwrap();
-    publish(&world.database, &archive, &roads, "x").await.unwrap();
-    assert_eq!(world.seen(&roads).await, (2, 20_000));
-    assert_eq!(world.relations().await, AT_REST);
+    // In one transaction, and in two sessions, each with its own.
+    for (dump, rows) in [(Dump::new("roads").rows(20_000), 20_000), (large("roads"), 30_000)] {
+        world.publish(&Dump::new("roads"), &roads).await.unwrap();
+        let whole = world.file(&dump.version(2)).await;
+        let archive = inspect(&truncated(&whole), &roads).await.unwrap();
+        let error = world.database.load(&roads, &archive, |_| ()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Archive, "{}", error.paragraph());
+        assert!(error.hint_text().is_some());
+        assert_eq!(world.seen(&roads).await, (1, 10));
+        assert_eq!(world.relations().await, AT_REST, "the old table is back in its place");
+        assert_eq!(world.database.published_md5(&roads).await.unwrap().as_deref(), Some("md5"));
+        let archive = inspect(&whole, &roads).await.unwrap();
+        publish(&world.database, &archive, &roads, "x").await.unwrap();
+        assert_eq!(world.seen(&roads).await, (2, rows));
+        assert_eq!(world.relations().await, AT_REST);
+    }
 }
 
 #[tokio::test]
@@ -222,4 +225,45 @@ async fn a_run_killed_at_any_moment_is_continued_by_the_next() {
         world.relations().await,
         "v ws.roads, v ws.towns, r ws_data.roads, S ws_data.roads_id_seq, r ws_data.towns, S ws_data.towns_id_seq"
     );
+}
+
+#[tokio::test]
+async fn a_run_killed_while_two_sessions_load_is_continued_by_the_next() {
+    let world = World::new().await;
+    let roads = table("roads");
+    let archives =
+        [world.archive(&large("roads"), &roads).await, world.archive(&large("roads").version(2), &roads).await];
+    let whole = {
+        let started = Instant::now();
+        publish(&world.database, &archives[0], &roads, "x").await.unwrap();
+        started.elapsed()
+    };
+    assert!(world.database.remove(&roads).await.unwrap());
+    let (mut in_part, mut first_time) = (0, true);
+    for round in 0..12_u32 {
+        let archive = &archives[round as usize % 2];
+        let run = async {
+            let killed = world.db.open();
+            publish(&killed, archive, &roads, "x").await
+        };
+        // The first half of the rounds is cut short before anything has been published.
+        let (twelfth, limit) = (round % 6 + 1, whole);
+        if tokio::time::timeout(limit * twelfth / 8, run).await.is_ok_and(|outcome| outcome.is_ok()) {
+            first_time = false;
+        }
+        let unfinished = "select count(*)::text from pg_class as c where c.oid = to_regclass('ws_data.roads') \
+            and not exists (select from borg_slave.published as b where c.oid in (b.data_oid, b.loaded_oid))";
+        in_part += world.text(unfinished).await.parse::<u32>().unwrap();
+        if round == 5 {
+            publish(&world.database, &archives[0], &roads, "x").await.unwrap();
+            first_time = false;
+        }
+        if !first_time {
+            assert_eq!(world.seen(&roads).await.1, 30_000, "readers always find a whole table");
+        }
+    }
+    assert!(in_part > 0, "some rounds were cut short while a part was loaded");
+    publish(&world.database, &archives[1], &roads, "x").await.unwrap();
+    assert_eq!(world.seen(&roads).await, (2, 30_000));
+    assert_eq!(world.relations().await, AT_REST);
 }

@@ -192,3 +192,44 @@ async fn progress_counts_rows_while_the_dump_is_loaded() {
     // The dump is so small that it is read at once, and then the rows are still on their way.
     assert!(parts.is_sorted() && parts.iter().all(|part| (0.5..1.0).contains(part)), "{parts:?}");
 }
+
+#[tokio::test]
+async fn a_large_dump_is_loaded_whole_by_two_sessions() {
+    let world = World::new().await;
+    let roads = table("roads");
+    world.publish(&Dump::new("roads"), &roads).await.unwrap();
+    let file = world.file(&large("roads").version(2)).await;
+    assert!(std::fs::metadata(&file).unwrap().len() > 1 << 20, "large enough for two sessions");
+    let archive = inspect(&file, &roads).await.unwrap();
+    let loading = {
+        let (database, archive, roads) = (world.database.clone(), archive.clone(), roads.clone());
+        tokio::spawn(async move { publish(&database, &archive, &roads, "two").await })
+    };
+    // Who may write into the table keeps indexes from being built: so both sessions are met at it.
+    let new = "select count(*)::text from pg_views as v where schemaname = 'ws' and definition like '%outdated%' \
+        and to_regclass('ws_data.roads') is not null";
+    let writer = world.db.client().await;
+    loop {
+        assert!(!loading.is_finished(), "it was not met: {:?}", loading.await);
+        if world.text(new).await == "0" {
+            continue;
+        }
+        writer.batch_execute("begin; lock table ws_data.roads in row exclusive mode").await.unwrap();
+        if writer.query_one("select exists (select from ws_data.roads)", &[]).await.unwrap().get(0) {
+            break;
+        }
+        writer.batch_execute("commit").await.unwrap();
+    }
+    let building = "select count(*)::text from pg_locks where relation = 'ws_data.roads'::regclass and not granted \
+        and mode = 'ShareLock'";
+    while world.text(building).await != "2" {
+        assert!(!loading.is_finished(), "the indexes are not built at once: {:?}", loading.await);
+    }
+    assert_eq!(world.seen(&roads).await, (1, 10), "readers see nothing of what is loaded in part");
+    writer.batch_execute("commit").await.unwrap();
+    loading.await.unwrap().unwrap();
+    assert_eq!(world.seen(&roads).await, (2, 30_000));
+    assert_eq!(world.relations().await, AT_REST);
+    let indexes = "select string_agg(indexname, ' ' order by indexname) from pg_indexes where schemaname = 'ws_data'";
+    assert_eq!(world.text(indexes).await, "roads_geom_idx roads_label_idx roads_pkey");
+}
