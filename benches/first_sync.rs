@@ -7,6 +7,10 @@
 //!
 //! GeoServer is simulated at the pace of a real one, or the real one that `GEOSERVER_HOME` or
 //! `GEOSERVER_TEST_URL` names. `BENCH_LAYERS`, `BENCH_ROWS` and `BENCH_BIG_ROWS` make smaller worlds.
+//!
+//! `cargo bench` builds the slave and this program as they are installed, optimised. What else the
+//! machine did meanwhile stands below the figures: a load average beyond the number of processors means
+//! that bound and slave had to share them with others, and not necessarily to the same part.
 
 #[path = "../tests/support/mod.rs"]
 #[allow(
@@ -56,6 +60,9 @@ async fn main() -> Result<()> {
     let bench = Bench::start().await?;
     println!("GeoServer: {}", bench.what);
     println!("program:   {}", support::world::program().display());
+    if cfg!(debug_assertions) {
+        println!("These figures are worth nothing: this is not built for use. Run cargo bench.");
+    }
     let many = bench.measure("many", layers, rows).await;
     let one = bench.measure("one", 1, big).await;
     print_table(&[(format!("{layers} layers of {rows} rows"), many?), (format!("1 layer of {big} rows"), one?)]);
@@ -82,6 +89,11 @@ fn print_table(columns: &[(String, Measured)]) {
         row(&format!("processes: {program}"), &|m| m.started.get(program).copied().unwrap_or_default().to_string());
     }
     row("peak memory of borg-slave", &|m| format!("{:.1} MB", m.peak_kib as f64 / 1024.0));
+    row("load average before the bound", &|m| m.load[0].clone());
+    row("load average before borg-slave", &|m| m.load[1].clone());
+    row("load average after borg-slave", &|m| m.load[2].clone());
+    let processors = std::thread::available_parallelism().map_or(0, usize::from);
+    row("processors", &|_| processors.to_string());
 }
 
 /// What the least needs.
@@ -106,6 +118,13 @@ struct Measured {
     requests: u64,
     started: BTreeMap<&'static str, usize>,
     peak_kib: u64,
+    load: [String; 3],
+}
+
+/// The load average of the last minute.
+fn load_average() -> Result<String> {
+    let text = std::fs::read_to_string("/proc/loadavg")?;
+    Ok(text.split_ascii_whitespace().next().unwrap_or_default().to_owned())
 }
 
 /// The GeoServer of all worlds, behind a proxy that counts requests.
@@ -168,9 +187,11 @@ impl Bench {
         let counters = Counters::new()?;
 
         println!("the bound …");
+        let load_before = load_average()?;
         let bound = self.bound(world, bound_workspace, &published, &counters).await?;
         println!("borg-slave sync …");
         counters.take()?;
+        let load_between = load_average()?;
         let (connections, requests) = (world.sshd.connections(), self.requests.load(Ordering::SeqCst));
         let (took, peak_kib) = sync(world, &counters).await?;
         let measured = Measured {
@@ -180,6 +201,7 @@ impl Bench {
             ssh_connections: world.sshd.connections() - connections,
             requests: self.requests.load(Ordering::SeqCst) - requests,
             started: counters.take()?,
+            load: [load_before, load_between, load_average()?],
         };
         check(world, workspace, layers, rows).await?;
         Ok(measured)
