@@ -18,6 +18,7 @@ use crate::support::geoserver::GeoServerDouble;
 use crate::support::postgres::PrivatePostgres;
 use crate::support::real_geoserver::RealGeoServer;
 
+mod access_rules;
 mod feature_types;
 mod maps;
 mod stores;
@@ -42,7 +43,7 @@ struct Target {
     store: GeoName,
     database: tokio_postgres::Config,
     sql: tokio_postgres::Client,
-    _double: Option<GeoServerDouble>,
+    double: Option<GeoServerDouble>,
 }
 
 /// A cluster that takes any password: these tests change the one that a store has.
@@ -52,7 +53,11 @@ fn trusting_postgres() -> &'static PrivatePostgres {
 }
 
 async fn target(name: &str) -> Target {
-    let real = RealGeoServer::from_env().await;
+    target_at(name, RealGeoServer::from_env().await).await
+}
+
+/// A target on `real`, else on a double of its own.
+async fn target_at(name: &str, real: Option<RealGeoServer>) -> Target {
     let double = if real.is_some() { None } else { Some(GeoServerDouble::start()) };
     let (url, username, password) = match (&real, &double) {
         (Some(real), _) => (real.url().to_owned(), real.username().to_owned(), real.password().to_owned()),
@@ -77,7 +82,7 @@ async fn target(name: &str) -> Target {
         workspace,
         database,
         sql,
-        _double: double,
+        double,
     };
     target.execute("create schema {s}").await;
     target

@@ -1,7 +1,9 @@
 //! A real GeoServer, when the environment names one.
 //!
 //! - `GEOSERVER_TEST_URL`: one that runs, as in `http://127.0.0.1:18080/geoserver`, with
-//!   `GEOSERVER_TEST_USERNAME` and `GEOSERVER_TEST_PASSWORD` (admin, geoserver).
+//!   `GEOSERVER_TEST_USERNAME` and `GEOSERVER_TEST_PASSWORD` (admin, geoserver). When
+//!   `GEOSERVER_TEST_DATA_DIR` names its data directory too, tests may change what it has only once,
+//!   such as its access rules.
 //! - `GEOSERVER_HOME`: an unpacked binary distribution (the directory that holds `start.jar`). The
 //!   first test starts it on a free port with a data directory of its own, the others share it, and
 //!   it ends with the test process. Needs Java on `PATH`.
@@ -9,7 +11,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails as the test does")]
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -25,6 +27,7 @@ pub(crate) struct RealGeoServer {
     url: String,
     username: String,
     password: String,
+    data_dir: Option<PathBuf>,
 }
 
 impl RealGeoServer {
@@ -36,6 +39,7 @@ impl RealGeoServer {
                 url: url.trim_end_matches('/').to_owned(),
                 username: set("GEOSERVER_TEST_USERNAME").unwrap_or_else(|| "admin".into()),
                 password: set("GEOSERVER_TEST_PASSWORD").unwrap_or_else(|| "geoserver".into()),
+                data_dir: set("GEOSERVER_TEST_DATA_DIR").map(PathBuf::from),
             });
         }
         static STARTED: OnceCell<RealGeoServer> = OnceCell::const_new();
@@ -55,6 +59,11 @@ impl RealGeoServer {
         &self.password
     }
 
+    /// Its data directory, when the tests have it to themselves.
+    pub(crate) fn data_dir(&self) -> Option<&Path> {
+        self.data_dir.as_deref()
+    }
+
     async fn start(home: String) -> Self {
         /// Keeps the running GeoServer's guard until the process ends.
         static RUNNING: Mutex<Option<Guard>> = Mutex::new(None);
@@ -64,6 +73,7 @@ impl RealGeoServer {
             url: format!("http://127.0.0.1:{port}/geoserver"),
             username: "admin".into(),
             password: "geoserver".into(),
+            data_dir: Some(dir.join("data")),
         };
         // On the first start with an empty data directory the administrator is refused.
         let first = Guard::start(Path::new(&home), &dir, port, false);

@@ -16,6 +16,8 @@
 mod file;
 mod parse;
 mod properties;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -288,14 +290,19 @@ impl AccessRules {
             && wanted.iter().all(|(key, roles)| shown.rules.get(key).is_some_and(|held| roles.contains(&held)))
     }
 
-    /// The rules of a workspace that GeoServer lacks, narrower ones first, when one of them decides about `layer`.
-    fn lacking(&self, workspace: &str, layer: &str, shown: &ShownRules) -> Vec<(&RuleKey, &Rule)> {
-        let lacking: Vec<_> = self
+    /// The rules of a workspace that GeoServer lacks, when one of them decides about `layer`: those to add
+    /// first, and those to add when these are there. Of several that are added at once, requests may see
+    /// some; a workspace that opens must not open a layer in it that is to be closed.
+    fn lacking(&self, workspace: &str, layer: &str, shown: &ShownRules) -> Vec<Vec<(&RuleKey, &Rule)>> {
+        let lacking = self
             .rules
             .iter()
-            .filter(|(key, _)| key.workspace() == Some(workspace) && !shown.rules.contains_key(&key.shown()))
-            .collect();
-        if lacking.iter().any(|(key, _)| key.decides_about(layer)) { lacking } else { vec![] }
+            .filter(|(key, _)| key.workspace() == Some(workspace) && !shown.rules.contains_key(&key.shown()));
+        let (narrow, wide): (Vec<_>, Vec<_>) = lacking.partition(|(key, _)| matches!(key.place, Place::Layer(..)));
+        if !narrow.iter().chain(&wide).any(|(key, _)| key.decides_about(layer)) {
+            return vec![];
+        }
+        [narrow, wide].into_iter().filter(|rules| !rules.is_empty()).collect()
     }
 
     fn decide_about(&self, workspace: &str, layer: &str) -> bool {
@@ -479,16 +486,10 @@ impl Writer<'_> {
         if lacking.is_empty() {
             return Ok(Change::Unchanged);
         }
-        if lacking.iter().any(|(key, _)| !key.can_be_posted()) {
+        if lacking.iter().flatten().any(|(key, _)| !key.can_be_posted()) {
             return self.apply_access_rules(rules, None).await;
         }
-        // Narrower ones first: a workspace that opens would open a layer that is to be closed in it.
-        for of_layers in [true, false] {
-            let added: Vec<_> =
-                lacking.iter().filter(|(key, _)| matches!(key.place, Place::Layer(..)) == of_layers).collect();
-            if added.is_empty() {
-                continue;
-            }
+        for added in &lacking {
             let document: Map<String, Value> =
                 added.iter().map(|(key, rule)| (key.shown(), Value::String(rule.roles.to_string()))).collect();
             self.catalog.access_rules = None;
@@ -502,7 +503,7 @@ impl Writer<'_> {
             }
         }
         let mut known = shown;
-        known.rules.extend(lacking.into_iter().map(|(key, rule)| (key.shown(), rule.roles.clone())));
+        known.rules.extend(lacking.into_iter().flatten().map(|(key, rule)| (key.shown(), rule.roles.clone())));
         self.catalog.access_rules = Some(known);
         Ok(Change::Created)
     }

@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_file_is_read_as_java_reads_it() {
-        // The same text through java.util.Properties of OpenJDK 17 gives these pairs.
+        // java.util.Properties of OpenJDK 17 gives these pairs for the text after the byte order mark.
         let text = "\u{feff}# comment \\\n a = b\r\n!c\rd:e=f\n\n  g   h i \nj=\\\n   k,\\\r\n\tl\nm\\ n\\=o\\:p\\\\.q=r\\u0041\\z\ns\nt==u\nv\\";
         assert_eq!(
             read(text),

@@ -216,6 +216,7 @@ pub(crate) struct Catalog {
     pub(crate) gwc: Gwc,
     pub(crate) acl: BTreeMap<String, String>,
     pub(crate) mode: String,
+    pub(crate) data_dir: super::data_dir::DataDir,
     pub(crate) roles: Vec<String>,
     pub(crate) users: BTreeMap<String, User>,
     pub(crate) user_groups: BTreeMap<String, Vec<String>>,
@@ -244,6 +245,7 @@ impl Catalog {
                 ("*.*.w".to_owned(), "GROUP_ADMIN,ADMIN".to_owned()),
             ]),
             mode: "HIDE".to_owned(),
+            data_dir: super::data_dir::DataDir::fresh(),
             roles: vec!["ADMIN".to_owned(), "GROUP_ADMIN".to_owned()],
             users: BTreeMap::new(),
             user_groups: BTreeMap::new(),
@@ -259,6 +261,7 @@ impl Catalog {
             let version = "1.0.0".to_owned();
             catalog.styles.push(Style { id, ws: None, name: name.to_owned(), version, filename, modified: false });
         }
+        super::data_dir::keep(&mut catalog);
         catalog
     }
 

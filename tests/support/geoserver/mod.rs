@@ -6,6 +6,7 @@
 mod about;
 mod catalog;
 mod crs;
+mod data_dir;
 mod data_store;
 pub(crate) mod doc;
 mod feature_type;
@@ -213,6 +214,16 @@ impl GeoServerDouble {
         }
     }
 
+    /// Where `security/layers.properties` is; who writes it there is obeyed.
+    pub(crate) fn data_dir(&self) -> std::path::PathBuf {
+        self.state.cat().data_dir.path()
+    }
+
+    /// Whether files of the data directory can be read and written by REST.
+    pub(crate) fn allow_resources(&self, allowed: bool) {
+        self.state.cat().data_dir.resources = allowed;
+    }
+
     /// A user without the administrator's role.
     pub(crate) fn add_user(&self, name: &str, password: &str, roles: &[&str]) {
         let roles = roles.iter().map(|&role| role.to_owned()).collect();
@@ -291,7 +302,9 @@ async fn take(state: Arc<State>, request: HttpRequest) -> Response {
     let mut hang = state.hang.subscribe();
     let _ = hang.wait_for(|on| !on).await;
     let outside = !path.starts_with("/geoserver/");
+    data_dir::watch(&mut state.cat());
     let answer = if outside { Err(Fault::Unmapped) } else { answer(&state, &mut req).await };
+    data_dir::keep(&mut state.cat());
     let mut reply = answer.unwrap_or_else(|fault| http::render(&req, fault));
     if head {
         reply.body.clear();

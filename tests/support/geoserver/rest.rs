@@ -2,7 +2,9 @@
 
 use super::doc::El;
 use super::http::{Answer, Fault, Format, Reply, Req, split_ext};
-use super::{State, about, data_store, feature_type, group, layer, lock, security, style, wms_store, workspace};
+use super::{
+    State, about, data_dir, data_store, feature_type, group, layer, lock, security, style, wms_store, workspace,
+};
 
 /// Where a request goes: decoded names, and the extension of the last one.
 pub(crate) struct Target<'a> {
@@ -53,7 +55,7 @@ pub(crate) async fn answer(state: &State, req: &Req) -> Answer {
     if parts.first() == Some(&"about") {
         return about::answer(req, &parts[1..]);
     }
-    let secured = parts.first() == Some(&"security");
+    let secured = parts.first().is_some_and(|part| ["security", "resource"].contains(part));
     let (name, ext) = split_ext(parts.last().copied().unwrap_or_default());
     if let Some(last) = parts.last_mut().filter(|_| !secured) {
         *last = &name;
@@ -70,6 +72,9 @@ pub(crate) async fn answer(state: &State, req: &Req) -> Answer {
     } else {
         write = state.rest.write().await;
         tokio::time::sleep(pace).await;
+        if req.method == "PUT" && parts.as_slice() == ["security", "acl", "layers.json"] {
+            security::change_rules(state, req).await;
+        }
         let answer = locked(state, &at, &parts).await;
         drop(write);
         answer
@@ -79,6 +84,7 @@ pub(crate) async fn answer(state: &State, req: &Req) -> Answer {
 async fn locked(state: &State, at: &Target<'_>, parts: &[&str]) -> Answer {
     match *parts {
         ["security", ref rest @ ..] => security::answer(state, at.req, rest),
+        ["resource", ref rest @ ..] => data_dir::resource(&mut state.cat(), at.req, rest),
         ["reset"] => match at.method() {
             "POST" | "PUT" => {
                 let mut cat = state.cat();

@@ -78,8 +78,10 @@ pub(crate) enum Access {
 
 /// The most specific rule decides.
 pub(crate) fn access(cat: &Catalog, user: Option<&str>, ws: &str, layer: &str) -> Access {
-    let rule =
-        [format!("{ws}.{layer}.r"), format!("{ws}.*.r"), "*.*.r".to_owned()].iter().find_map(|rule| cat.acl.get(rule));
+    // A rule of a global group stands where those of a workspace of that name stand.
+    let rule = [format!("{ws}.{layer}.r"), format!("{ws}.*.r"), format!("{ws}.r"), "*.*.r".to_owned()]
+        .iter()
+        .find_map(|rule| cat.acl.get(rule));
     let Some(rule) = rule else { return Access::Open };
     let held = roles(cat, user);
     let open = rule.split(',').any(|role| role == "*" || held.iter().any(|held| held == role));
@@ -91,6 +93,17 @@ pub(crate) fn access(cat: &Catalog, user: Option<&str>, ws: &str, layer: &str) -
         "MIXED" => Access::Challenge { listed: false },
         _ => Access::Hidden,
     }
+}
+
+/// GeoServer takes a rule out before it puts the changed one in, and serves other requests meanwhile.
+pub(crate) async fn change_rules(state: &State, req: &Req) {
+    let Ok(Value::Object(given)) = serde_json::from_slice(&req.body) else { return };
+    if !given.keys().all(|rule| state.cat().acl.contains_key(rule)) {
+        return;
+    }
+    let old: Vec<_> = given.keys().filter_map(|rule| state.cat().acl.remove_entry(rule)).collect();
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    state.cat().acl.extend(old);
 }
 
 pub(crate) fn challenge(req: &Req) -> Fault {
