@@ -14,7 +14,7 @@ use reqwest::header::{ACCEPT, RETRY_AFTER};
 use reqwest::{StatusCode, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
-use url::Url;
+use url::{Host, Url};
 
 use crate::error::{Context, Error, ErrorKind, Result, root_cause};
 
@@ -48,6 +48,8 @@ pub struct CdnOptions {
 #[derive(Clone)]
 pub struct Cdn {
     http: reqwest::Client,
+    /// For an address on this machine, which a proxy for the outside cannot reach.
+    direct: reqwest::Client,
     options: CdnOptions,
 }
 
@@ -72,15 +74,18 @@ impl Cdn {
     ///
     /// [`ErrorKind::Settings`] when the TLS library cannot be set up.
     pub fn new(options: CdnOptions) -> Result<Self> {
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("borg-slave/", env!("CARGO_PKG_VERSION")))
-            // The token would travel to wherever a redirection leads.
-            .redirect(redirect::Policy::none())
-            .connect_timeout(options.time_limit)
-            .timeout(options.time_limit)
-            .build()
-            .context(ErrorKind::Settings, "the HTTP client cannot be set up")?;
-        Ok(Self { http, options })
+        let builder = || {
+            reqwest::Client::builder()
+                .user_agent(concat!("borg-slave/", env!("CARGO_PKG_VERSION")))
+                // The token would travel to wherever a redirection leads.
+                .redirect(redirect::Policy::none())
+                .connect_timeout(options.time_limit)
+                .timeout(options.time_limit)
+        };
+        let failed = "the HTTP client cannot be set up";
+        let http = builder().build().context(ErrorKind::Settings, failed)?;
+        let direct = builder().no_proxy().build().context(ErrorKind::Settings, failed)?;
+        Ok(Self { http, direct, options })
     }
 
     /// Sends a purge to each of `urls`; a failure does not keep the others from being sent.
@@ -114,8 +119,8 @@ impl Cdn {
     }
 
     async fn attempt(&self, url: &Url) -> Result<(), Lost> {
-        let mut request = self
-            .http
+        let http = if is_here(url) { &self.direct } else { &self.http };
+        let mut request = http
             .post(url.clone())
             .header("Fastly-Key", self.options.token.expose_secret())
             .header(ACCEPT, "application/json");
@@ -175,6 +180,16 @@ impl Cdn {
                 pause,
             },
         })
+    }
+}
+
+/// Whether an address is one of this machine.
+fn is_here(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
     }
 }
 

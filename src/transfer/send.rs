@@ -183,7 +183,7 @@ impl Engine {
         from.push("/");
         let mut rsync = Cmd::new("rsync")
             // Directories that are there keep their rights and times.
-            .args(["--relative", "--no-implied-dirs", "--times", "--whole-file", "--8-bit-output"])
+            .args(["--relative", "--no-implied-dirs", "--times", "--copy-links", "--whole-file", "--8-bit-output"])
             // No shell of the other side reads the directory's name.
             .args(["--protect-args", "--files-from=-", "--from0"])
             .arg("-e")
