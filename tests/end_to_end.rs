@@ -18,6 +18,7 @@ mod filters;
 
 mod git;
 mod heads;
+mod kinds;
 mod order;
 mod targets;
 mod twenty_layers;

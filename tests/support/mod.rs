@@ -2,6 +2,7 @@
 
 pub(crate) mod dumps;
 pub(crate) mod geoserver;
+pub(crate) mod jobs;
 pub(crate) mod postgres;
 pub(crate) mod real_geoserver;
 pub(crate) mod rest;

@@ -93,6 +93,50 @@ impl Rest {
         })
     }
 
+    pub(crate) async fn wms_stores(&self, workspace: &str) -> Vec<String> {
+        self.names(&["workspaces", workspace, "wmsstores"], "wmsStores", "wmsStore").await
+    }
+
+    /// Store and native name of a cascaded layer.
+    pub(crate) async fn wms_layer(&self, workspace: &str, name: &str) -> Option<(String, String)> {
+        let layer = self.get(&["workspaces", workspace, "wmslayers", name]).await?;
+        let layer = &layer["wmsLayer"];
+        Some((text(&layer["store"]["name"]), text(&layer["nativeName"])))
+    }
+
+    /// The members of a layer group, in order.
+    pub(crate) async fn group(&self, workspace: &str, name: &str) -> Option<Vec<String>> {
+        let group = self.get(&["workspaces", workspace, "layergroups", name]).await?;
+        Some(
+            many(&group["layerGroup"]["publishables"]["published"])
+                .iter()
+                .map(|member| text(&member["name"]))
+                .collect(),
+        )
+    }
+
+    /// Formats and grid sets of a tile layer, sorted.
+    pub(crate) async fn tile_layer(&self, workspace: &str, name: &str) -> Option<(Vec<String>, Vec<String>)> {
+        let path = format!("../gwc/rest/layers/{}.json", path(&[&format!("{workspace}:{name}")]));
+        let layer: Value = match self.send(Method::GET, &path).await {
+            (StatusCode::OK, text) => serde_json::from_str(&text).unwrap(),
+            _ => return None,
+        };
+        let layer = &layer["GeoServerLayer"];
+        let mut formats: Vec<String> = many(&layer["mimeFormats"]).iter().map(text).collect();
+        let mut grids: Vec<String> =
+            many(&layer["gridSubsets"]).iter().map(|grid| text(&grid["gridSetName"])).collect();
+        formats.sort();
+        grids.sort();
+        Some((formats, grids))
+    }
+
+    /// The access rules.
+    pub(crate) async fn rules(&self) -> std::collections::BTreeMap<String, String> {
+        let rules = self.get(&["security", "acl", "layers"]).await.unwrap();
+        rules.as_object().unwrap().iter().map(|(rule, roles)| (rule.clone(), text(roles))).collect()
+    }
+
     /// Takes a workspace away with all it holds.
     pub(crate) async fn drop_workspace(&self, workspace: &str) {
         let _ = self.send(Method::DELETE, &format!("{}?recurse=true", path(&["workspaces", workspace]))).await;

@@ -227,6 +227,16 @@ impl World {
         self.master.command(&self.clone, words)
     }
 
+    /// The number of a new publication.
+    pub(crate) fn next_job(&self) -> i64 {
+        self.next_job.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// The first GeoServer's address.
+    pub(crate) fn geoserver_url(&self) -> &str {
+        self.geoserver[0].split(',').next().unwrap()
+    }
+
     /// Where the master keeps a job's files.
     pub(crate) fn download(&self) -> &Path {
         self.files.path()
@@ -234,7 +244,7 @@ impl World {
 
     /// Publishes a layer: writes its files and its job file, without committing.
     pub(crate) async fn publish(&self, layer: &Layer) -> Published {
-        let job = self.next_job.fetch_add(1, Ordering::SeqCst);
+        let job = self.next_job();
         let dir = self.download().join(&layer.workspace).join(job.to_string());
         fs::create_dir_all(&dir).unwrap();
         let written = layer.dump.write(&dir).await;
@@ -256,7 +266,7 @@ impl World {
 
     /// Publishes only a layer's metadata.
     pub(crate) fn publish_meta(&self, layer: &Layer) {
-        let job = self.next_job.fetch_add(1, Ordering::SeqCst);
+        let job = self.next_job();
         let dir = self.download().join(&layer.workspace).join(job.to_string());
         fs::create_dir_all(&dir).unwrap();
         let meta = dir.join(format!("{}.meta.json", layer.name));
@@ -295,8 +305,8 @@ impl World {
 
     /// The first GeoServer's catalog, real or simulated.
     pub(crate) fn rest(&self) -> Rest {
-        let [url, username, password] = &self.geoserver;
-        Rest::new(url.split(',').next().unwrap(), username, password)
+        let [_, username, password] = &self.geoserver;
+        Rest::new(self.geoserver_url(), username, password)
     }
 
     /// A workspace's name: with a real GeoServer one that no other test uses.
