@@ -43,12 +43,13 @@ impl StoreKind {
 }
 
 /// A layer group that holds some of the layers that are to go.
-struct Group {
+pub(super) struct Group {
     name: String,
     address: String,
-    /// The members that stay, and the style of each, as they are to be told.
-    members: Vec<Value>,
-    styles: Vec<Value>,
+    /// All members, and the style of each, as they are to be told.
+    before: Vec<(Value, Value)>,
+    /// Those that stay.
+    after: Vec<(Value, Value)>,
 }
 
 impl GeoServer {
@@ -106,15 +107,24 @@ impl Writer<'_> {
         Ok(json::names(list).collect())
     }
 
-    /// Takes a layer out of its groups. Whether it was in any.
-    pub(super) async fn take_layer_out_of_groups(&mut self, workspace: &GeoName, layer: &GeoName) -> Result<bool> {
+    /// Takes a layer out of its groups, and gives these back.
+    pub(super) async fn take_layer_out_of_groups(
+        &mut self,
+        workspace: &GeoName,
+        layer: &GeoName,
+    ) -> Result<Vec<Group>> {
         let layers = BTreeSet::from([layer.to_string()]);
         self.take_out_of_groups(workspace, &layers, &format!("the layer {workspace}:{layer}")).await
     }
 
-    async fn take_out_of_groups(&mut self, workspace: &GeoName, layers: &BTreeSet<String>, what: &str) -> Result<bool> {
+    async fn take_out_of_groups(
+        &mut self,
+        workspace: &GeoName,
+        layers: &BTreeSet<String>,
+        what: &str,
+    ) -> Result<Vec<Group>> {
         let groups = self.groups_with(workspace, layers).await?;
-        let emptied = names(groups.iter().filter(|group| group.members.is_empty()));
+        let emptied = names(groups.iter().filter(|group| group.after.is_empty()));
         if !emptied.is_empty() {
             let message = format!("{what} is to go, but nothing else would be left in the layer group {emptied}");
             return Err(Error::new(ErrorKind::GeoServer, message)
@@ -122,20 +132,31 @@ impl Writer<'_> {
                 .hint("remove the layer group or give it other layers first, on the master"));
         }
         for group in &groups {
-            // With fewer members GeoServer wants as many styles; an empty one is the member's own.
-            let document = json!({"layerGroup": {
-                "publishables": {"published": group.members},
-                "styles": {"style": group.styles},
-            }});
             let doing = format!("take {what} out of the layer group {}", group.name);
-            self.server.put(&group.address, &document).await?.ok(&doing)?;
+            self.set_members(group, &group.after, &doing).await?;
             // What is remembered of its members is no longer so.
             self.catalog.groups.clear();
         }
         if !groups.is_empty() {
             tracing::warn!(what, groups = names(groups.iter()), "taken out of layer groups");
         }
-        Ok(!groups.is_empty())
+        Ok(groups)
+    }
+
+    /// Puts layers that are there again back into the groups they were taken out of, in their places.
+    pub(super) async fn put_back_into_groups(&mut self, groups: &[Group]) -> Result<()> {
+        for group in groups {
+            let doing = format!("put a layer that was made anew back into the layer group {}", group.name);
+            self.set_members(group, &group.before, &doing).await?;
+        }
+        Ok(())
+    }
+
+    async fn set_members(&mut self, group: &Group, members: &[(Value, Value)], doing: &str) -> Result<()> {
+        let (members, styles): (Vec<_>, Vec<_>) = members.iter().cloned().unzip();
+        // For another number of members GeoServer wants as many styles.
+        let document = json!({"layerGroup": {"publishables": {"published": members}, "styles": {"style": styles}}});
+        self.server.put(&group.address, &document).await?.ok(doing).map(|_| ())
     }
 
     /// The layer groups, of the workspace and global, that hold one of `layers`.
@@ -156,23 +177,26 @@ impl Writer<'_> {
     }
 }
 
-/// What a group is to be without `layers`; None when it holds none of them.
+/// A group as it is and as it is to be without `layers`; None when it holds none of them.
 fn without(group: &Value, layers: &BTreeSet<String>, name: String, address: String) -> Option<Group> {
-    let published = json::many(&group["publishables"]["published"]);
     let styles = json::many(&group["styles"]["style"]);
-    let (mut members, mut kept) = (Vec::new(), Vec::new());
-    for (index, member) in published.iter().enumerate() {
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    for (index, member) in json::many(&group["publishables"]["published"]).iter().enumerate() {
         let label = json::text(&member["name"]);
         // A group may have the name of a layer.
         let is_group = member["@type"] == "layerGroup";
-        if !is_group && layers.contains(&label) {
-            continue;
-        }
-        members.push(json!({"@type": if is_group { "layerGroup" } else { "layer" }, "name": label}));
         let style = styles.get(index).map(|style| json::text(&style["name"])).unwrap_or_default();
-        kept.push(if style.is_empty() { json!("") } else { json!({"name": style}) });
+        let told = (
+            json!({"@type": if is_group { "layerGroup" } else { "layer" }, "name": label}),
+            // An empty one is the member's own.
+            if style.is_empty() { json!("") } else { json!({"name": style}) },
+        );
+        if is_group || !layers.contains(&label) {
+            after.push(told.clone());
+        }
+        before.push(told);
     }
-    (members.len() < published.len()).then_some(Group { name, address, members, styles: kept })
+    (after.len() < before.len()).then_some(Group { name, address, before, after })
 }
 
 fn names<'a>(groups: impl Iterator<Item = &'a Group>) -> String {

@@ -17,6 +17,23 @@ const NOT_IN_CAPABILITIES: &str = "Could not find layer";
 /// What GeoServer says of a name that is taken, after it has found nothing else wrong.
 const NAME_TAKEN: &str = "already exists";
 
+/// The access rules of all layers.
+const RULES: &str = "security/acl/layers.json";
+
+/// What became of a layer that was sent as a new one.
+enum Tried {
+    Made,
+    /// There is one of that name; else nothing is wrong.
+    Taken,
+    Refused(Answer),
+}
+
+impl Tried {
+    fn native_is_unknown(&self) -> bool {
+        matches!(self, Self::Refused(answer) if answer.message().contains(NOT_IN_CAPABILITIES))
+    }
+}
+
 /// A layer of an upstream WMS as it is to be.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WmsLayer {
@@ -49,8 +66,11 @@ impl GeoServer {
     /// read them again.
     ///
     /// A layer of that name in another WMS store of the workspace is moved in place: it keeps its
-    /// access rules and its tile layer. What was told before and is not any more (boxes, keywords,
-    /// reference system) stays as it is.
+    /// access rules and its tile layer. A layer that GeoServer cannot change (because the upstream has
+    /// renamed it meanwhile, or has styles without a legend) is deleted and made again at once: it keeps
+    /// its access rules and its places in layer groups, but its tile layer is a new one; this counts as
+    /// created. What was told before and is not any more (boxes, keywords, reference system) stays as
+    /// it is.
     ///
     /// # Errors
     ///
@@ -102,34 +122,44 @@ impl Writer<'_> {
 
     /// Creates the layer. None when its name is taken.
     async fn create_wms_layer(&mut self, wanted: &WmsLayer) -> Result<Option<Change>> {
-        let answer = self.post_wms_layer(wanted).await?;
-        if answer.is_success() {
-            self.catalog.layer_made(&wanted.workspace, &wanted.name);
-            return Ok(Some(Change::Created));
+        match self.try_wms_layer(wanted, true).await? {
+            Tried::Made => {
+                self.catalog.layer_made(&wanted.workspace, &wanted.name);
+                Ok(Some(Change::Created))
+            }
+            Tried::Taken => Ok(None),
+            Tried::Refused(answer) => Err(not_created(wanted, &answer)),
         }
-        if answer.message().contains(NAME_TAKEN) {
-            return Ok(None);
-        }
-        Err(not_created(wanted, &answer))
     }
 
-    /// Sends the layer as a new one, after having the capabilities read again when need be.
-    async fn post_wms_layer(&mut self, wanted: &WmsLayer) -> Result<Answer> {
-        let answer = self.post_wms_layer_once(wanted).await?;
-        if answer.is_success() || !answer.message().contains(NOT_IN_CAPABILITIES) {
-            return Ok(answer);
+    /// Sends the layer as a new one. GeoServer looks whether the name is taken when it has found nothing
+    /// else wrong; so this also tells whether a layer that is there could be made as it is wanted.
+    ///
+    /// Where the native layer is not in the capabilities that GeoServer has, `refresh` says whether they
+    /// are read again.
+    async fn try_wms_layer(&mut self, wanted: &WmsLayer, refresh: bool) -> Result<Tried> {
+        let tried = self.try_wms_layer_once(wanted).await?;
+        if !(refresh && tried.native_is_unknown()) {
+            return Ok(tried);
         }
         self.refresh_wms_store(&wanted.workspace, &wanted.store).await?;
-        self.post_wms_layer_once(wanted).await
+        self.try_wms_layer_once(wanted).await
     }
 
-    async fn post_wms_layer_once(&mut self, wanted: &WmsLayer) -> Result<Answer> {
+    async fn try_wms_layer_once(&mut self, wanted: &WmsLayer) -> Result<Tried> {
         let list =
             path(&["workspaces", wanted.workspace.as_str(), "wmsstores", wanted.store.as_str(), "wmslayers"], "json");
         let mut fields = differing(&Value::Null, wanted);
         fields.insert("name".into(), json!(wanted.name.as_str()));
         fields.remove("store");
-        Ok(without_addresses(self.server.post(&list, &json!({"wmsLayer": fields})).await?))
+        let answer = without_addresses(self.server.post(&list, &json!({"wmsLayer": fields})).await?);
+        Ok(if answer.is_success() {
+            Tried::Made
+        } else if answer.message().contains(NAME_TAKEN) {
+            Tried::Taken
+        } else {
+            Tried::Refused(answer)
+        })
     }
 
     async fn update_wms_layer(&mut self, wanted: &WmsLayer, current: &Value) -> Result<Change> {
@@ -137,13 +167,91 @@ impl Writer<'_> {
         if fields.is_empty() {
             return Ok(Change::Unchanged);
         }
+        let moves = fields.contains_key("store");
+        let mut unverified = false;
+        if moves || fields.contains_key("nativeName") {
+            // GeoServer takes any native name, and cannot change the layer any more when that is wrong.
+            // Nor can it when the native name that the layer *has* is not in the capabilities, as when
+            // the upstream has renamed it: so capabilities that still have the old name are not read
+            // again before the change. With the change they are.
+            match self.try_wms_layer(wanted, moves).await? {
+                Tried::Made => return Ok(Change::Created),
+                Tried::Taken => {}
+                tried @ Tried::Refused(_) if !moves && tried.native_is_unknown() => unverified = true,
+                Tried::Refused(answer) => return Err(not_created(wanted, &answer)),
+            }
+        }
         // Without it GeoServer disables the layer.
         fields.insert("enabled".into(), json!(true));
+        let answer = self.put_wms_layer(wanted, &fields).await?;
+        if answer.is_success() {
+            if moves {
+                let from = json::text(&current["store"]["name"]);
+                tracing::info!(layer = %format!("{}:{}", wanted.workspace, wanted.name), from, to = %wanted.store, "WMS layer moved");
+            }
+            if unverified && let Tried::Refused(answer) = self.try_wms_layer(wanted, true).await? {
+                return Err(not_created(wanted, &answer));
+            }
+            return Ok(Change::Updated);
+        }
+        // GeoServer changes a layer by way of its styles at the upstream. That fails when the upstream
+        // does not answer, has no layer of the native name any more, or has a style without a legend.
+        match self.try_wms_layer(wanted, true).await? {
+            Tried::Made => return Ok(Change::Created),
+            Tried::Taken => {}
+            Tried::Refused(answer) => return Err(not_created(wanted, &answer)),
+        }
+        if self.put_wms_layer(wanted, &fields).await?.is_success() {
+            return Ok(Change::Updated);
+        }
+        self.make_anew(wanted).await.map(|()| Change::Created)
+    }
+
+    async fn put_wms_layer(&mut self, wanted: &WmsLayer, fields: &Map<String, Value>) -> Result<Answer> {
         let address = item(&wanted.workspace, &wanted.name);
-        let document = json!({"wmsLayer": fields});
-        let answer = without_addresses(self.server.put(&address, &document).await?);
-        answer.ok(&format!("update the WMS layer {}:{}", wanted.workspace, wanted.name))?;
-        Ok(Change::Updated)
+        Ok(without_addresses(self.server.put(&address, &json!({"wmsLayer": fields})).await?))
+    }
+
+    /// Deletes a layer that GeoServer cannot change, and makes it again at once, with its access rules
+    /// in place before it and in the groups that it was in.
+    ///
+    /// To be called when [`Self::try_wms_layer`] has found that it can be made.
+    async fn make_anew(&mut self, wanted: &WmsLayer) -> Result<()> {
+        let (workspace, name) = (&wanted.workspace, &wanted.name);
+        let label = format!("{workspace}:{name}");
+        let rules = self.rules_of(workspace, name).await?;
+        if !rules.is_empty() && name.as_str().contains('.') {
+            // Such rules cannot be written over REST, and without them the layer might be open to all.
+            return Err(Error::new(
+                ErrorKind::GeoServer,
+                "GeoServer cannot change the WMS layer in place, and its access rules would be lost if it were made anew",
+            )
+            .subject(format!("{} {label}", self.server.name()))
+            .hint("give the layer a name without a dot on the master, or restrict its workspace instead of the layer"));
+        }
+        let groups = self.take_layer_out_of_groups(workspace, name).await?;
+        let doing = format!("remove the WMS layer {label}, which GeoServer cannot change");
+        self.server.delete(&format!("{}?recurse=true", item(workspace, name))).await?.ok(&doing)?;
+        if !rules.is_empty() {
+            let doing = format!("restore the access rules of {label}");
+            self.server.post(RULES, &Value::Object(rules)).await?.ok(&doing)?;
+        }
+        if let Tried::Refused(answer) = self.try_wms_layer(wanted, true).await? {
+            return Err(not_created(wanted, &answer));
+        }
+        tracing::warn!(layer = label, "WMS layer made anew, its tiles are gone: GeoServer could not change it");
+        self.put_back_into_groups(&groups).await
+    }
+
+    /// The access rules that GeoServer drops with a layer.
+    async fn rules_of(&mut self, workspace: &GeoName, layer: &GeoName) -> Result<Map<String, Value>> {
+        let Value::Object(mut rules) = self.server.get(RULES).await?.json("read the access rules")? else {
+            return Ok(Map::new());
+        };
+        let own = format!("{workspace}.{layer}.");
+        // Dots in names are escaped with a backslash there.
+        rules.retain(|rule, _| rule.replace('\\', "").starts_with(&own));
+        Ok(rules)
     }
 
     fn is_of_another_kind(&self, wanted: &WmsLayer) -> Error {
@@ -173,7 +281,10 @@ impl Writer<'_> {
         let failed = format!("cannot remove the WMS layer {workspace}:{layer}");
         let address = format!("{}?recurse=true", item(workspace, layer));
         let mut answer = self.server.delete(&address).await?;
-        if !answer.is_success() && !answer.is_missing() && self.take_layer_out_of_groups(workspace, layer).await? {
+        if !answer.is_success()
+            && !answer.is_missing()
+            && !self.take_layer_out_of_groups(workspace, layer).await?.is_empty()
+        {
             answer = self.server.delete(&address).await?;
         }
         if !answer.is_success() && !answer.is_missing() {

@@ -5,7 +5,7 @@ use borg_slave::geoserver::{Boxes, Change, RequestCount, WmsLayer, WmsStore};
 use serde_json::{Value, json};
 
 use super::{DATA, Target, geo, target};
-use crate::support::upstream::{Mood, UpstreamWms};
+use crate::support::upstream::{Mood, UpstreamLayer, UpstreamWms};
 
 pub(super) fn wms_store(t: &Target, name: &str, upstream: &UpstreamWms) -> WmsStore {
     WmsStore {
@@ -250,4 +250,68 @@ async fn a_wms_layer_is_taken_out_of_its_groups_but_not_the_last_of_one() {
     assert_eq!(remove().await.unwrap(), Change::Unchanged);
     let elsewhere = t.server.remove_wms_layer(&geo("no_such_workspace"), None, &geo("a")).await.unwrap();
     assert_eq!(elsewhere, Change::Unchanged);
+}
+
+#[tokio::test]
+async fn a_layer_that_the_upstream_renames_is_followed() {
+    let (t, upstream) = cascade("wmsrename", &["roads", "other"]).await;
+    let mut layer = wms_layer(&t, "up", "roads");
+    publish(&t, &layer).await;
+    publish(&t, &wms_layer(&t, "up", "other")).await;
+    group(&t, "g", &["other", "roads"]).await;
+    let rule = restrict(&t, "roads").await;
+
+    // GeoServer still has the capabilities with the old name.
+    upstream.rename("roads", "roads_2");
+    layer.native_name = "roads_2".into();
+    assert_eq!(publish(&t, &layer).await.0, Change::Updated);
+
+    // Now it has those with the new name only.
+    upstream.rename("roads_2", "roads_3");
+    t.server.refresh_wms_store(&t.workspace, &geo("up")).await.unwrap();
+    t.raw("GET", "workspaces/{w}/wmsstores/up/wmslayers.json?list=available", None).await;
+    layer.native_name = "roads_3".into();
+    assert_eq!(publish(&t, &layer).await.0, Change::Created);
+
+    let now = shown(&t, "roads").await;
+    assert_eq!((&now["nativeName"], &now["enabled"]), (&json!("roads_3"), &json!(true)));
+    assert!(is_restricted(&t, &rule).await);
+    assert_eq!(members(&t, "g").await, ["other", "roads"]);
+    assert_eq!(publish(&t, &layer).await.0, Change::Unchanged);
+}
+
+#[tokio::test]
+async fn a_layer_with_styles_without_a_legend_is_made_anew_and_not_lost() {
+    let (t, upstream) = cascade("wmslegend", &["other"]).await;
+    upstream.add_layer(UpstreamLayer { name: "roads".into(), styled: true, legend: false });
+    let mut layer = wms_layer(&t, "up", "roads");
+    publish(&t, &layer).await;
+    let rule = restrict(&t, "roads").await;
+    layer.title = "new".into();
+
+    // While the upstream is down, the layer stays.
+    t.server.refresh_wms_store(&t.workspace, &geo("up")).await.unwrap();
+    upstream.mood(Mood::Status(503));
+    let error = t.server.publish_wms_layer(&layer).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::GeoServer);
+    assert_eq!(shown(&t, "roads").await["title"], wms_layer(&t, "up", "roads").title);
+    upstream.mood(Mood::Well);
+
+    assert_eq!(publish(&t, &layer).await.0, Change::Created);
+    assert_eq!(shown(&t, "roads").await["title"], "new");
+    assert!(is_restricted(&t, &rule).await);
+    assert_eq!(publish(&t, &layer).await.0, Change::Unchanged);
+
+    // A layer without styles is changed in place.
+    upstream.add_layer(UpstreamLayer { name: "plain".into(), styled: false, legend: false });
+    let mut layer = wms_layer(&t, "up", "plain");
+    assert_eq!(publish(&t, &layer).await.0, Change::Created);
+    layer.title = "new".into();
+    assert_eq!(publish(&t, &layer).await.0, Change::Updated);
+
+    // A wrong native name changes nothing.
+    let wrong = WmsLayer { store: geo("other"), native_name: "never".into(), ..layer.clone() };
+    let error = t.server.publish_wms_layer(&wrong).await.unwrap_err();
+    assert!(error.message().contains("never"), "{}", error.message());
+    assert_eq!(publish(&t, &layer).await.0, Change::Unchanged);
 }

@@ -86,6 +86,12 @@ impl UpstreamWms {
         self.inner.lock().unwrap().layers.push(layer);
     }
 
+    /// The layer is called otherwise from now on.
+    pub(crate) fn rename(&self, from: &str, to: &str) {
+        let mut inner = self.inner.lock().unwrap();
+        inner.layers.iter_mut().filter(|layer| layer.name == from).for_each(|layer| layer.name = to.into());
+    }
+
     pub(crate) fn mood(&self, mood: Mood) {
         self.inner.lock().unwrap().mood = mood;
     }
