@@ -202,3 +202,34 @@ fn without(group: &Value, layers: &BTreeSet<String>, name: String, address: Stri
 fn names<'a>(groups: impl Iterator<Item = &'a Group>) -> String {
     groups.map(|group| group.name.as_str()).collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_keeps_its_other_members_in_order_with_their_styles() {
+        let layer = |name: &str| json!({"@type": "layer", "name": name, "href": "x"});
+        let inner = json!({"@type": "layerGroup", "name": "kmi:a", "href": "x"});
+        let group = json!({
+            "publishables": {"published": [layer("kmi:a"), inner, layer("kmi:b"), layer("kmi:c"), layer("x:a")]},
+            "styles": {"style": ["", "", {"name": "kmi:night", "href": "x"}, {"name": "line"}, ""]},
+        });
+        let layers: BTreeSet<String> = ["kmi:a", "kmi:c"].map(str::to_owned).into();
+        let told = without(&group, &layers, "g".into(), "address".into()).unwrap();
+        assert_eq!(
+            told.after,
+            [
+                (json!({"@type": "layerGroup", "name": "kmi:a"}), json!("")),
+                (json!({"@type": "layer", "name": "kmi:b"}), json!({"name": "kmi:night"})),
+                (json!({"@type": "layer", "name": "x:a"}), json!("")),
+            ]
+        );
+        assert_eq!(told.before.len(), 5);
+        assert_eq!(told.before[3].1, json!({"name": "line"}));
+
+        let single = json!({"publishables": {"published": layer("kmi:a")}, "styles": {"style": ""}});
+        assert!(without(&single, &layers, "g".into(), "address".into()).unwrap().after.is_empty());
+        assert!(without(&single, &["kmi:z".to_owned()].into(), "g".into(), "address".into()).is_none());
+    }
+}

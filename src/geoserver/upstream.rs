@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
 use quick_xml::Reader;
 use quick_xml::events::Event;
 use reqwest::header::{ACCEPT, LOCATION};
@@ -123,14 +124,18 @@ pub async fn upstream_layers(
 }
 
 async fn fetch(url: &str, username: Option<&str>, password: Option<&SecretString>, limit: Duration) -> Result<Vec<u8>> {
-    let first = request_url(url)?;
-    // As GeoServer does: without a password the user is not told either.
+    let mut first = request_url(url)?;
+    // As GeoServer does: without both a user and a password it tells neither, and where it tells them,
+    // those in the address come first.
     let credentials = match (username, password) {
         (Some(user), Some(password)) if !user.is_empty() && !password.expose_secret().is_empty() => {
-            Some((user, password.expose_secret()))
+            Some(in_address(&first).unwrap_or_else(|| (user.to_owned(), password.clone())))
         }
         _ => None,
     };
+    // Only addresses without a host refuse these.
+    let _ = first.set_username("");
+    let _ = first.set_password(None);
     let mut next = first.clone();
     for _ in 0..=REDIRECTS {
         let host = next.host_str().unwrap_or_default().to_owned();
@@ -144,8 +149,8 @@ async fn fetch(url: &str, username: Option<&str>, password: Option<&SecretString
         let http = http.build().context(ErrorKind::Settings, "the HTTP client cannot be set up")?;
         let mut request = http.get(next.clone()).header(ACCEPT, "*/*");
         let same_host = next.host_str() == first.host_str() && (next.scheme() == "https" || first.scheme() == "http");
-        if let Some((user, password)) = credentials.filter(|_| same_host) {
-            request = request.basic_auth(user, Some(password));
+        if let Some((user, password)) = credentials.as_ref().filter(|_| same_host) {
+            request = request.basic_auth(user, Some(password.expose_secret()));
         }
         let mut response = request.send().await.map_err(|error| unreachable(&next, &error))?;
         let status = response.status();
@@ -191,6 +196,13 @@ fn request_url(url: &str) -> Result<Url> {
     parsed.set_query(Some(&query.join("&")));
     parsed.set_fragment(None);
     Ok(parsed)
+}
+
+/// User and password in an address, as in `http://user:password@host/`.
+fn in_address(url: &Url) -> Option<(String, SecretString)> {
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let password = url.password()?;
+    Some((decoded(url.username()), SecretString::from(decoded(password))))
 }
 
 fn redirected(from: &Url, response: &reqwest::Response) -> Result<Url> {
@@ -386,4 +398,89 @@ fn decoded(body: &[u8]) -> Cow<'_, str> {
         return Cow::Owned(body.iter().map(|&byte| char::from(byte)).collect());
     }
     String::from_utf8_lossy(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn names(document: &str) -> Vec<String> {
+        layer_names(document.as_bytes()).unwrap().into_iter().collect()
+    }
+
+    #[test]
+    fn the_names_of_layers_are_read_wherever_they_stand() {
+        let version_1_1_1 = r#"<?xml version="1.0"?>
+            <!DOCTYPE WMT_MS_Capabilities SYSTEM "http://h/WMS_MS_Capabilities.dtd" [
+              <!ELEMENT VendorSpecificCapabilities (TileSet*) >
+              <!ELEMENT Layers (#PCDATA) >
+            ]>
+            <WMT_MS_Capabilities version="1.1.1"><Service><Name>OGC:WMS</Name></Service><Capability>
+              <Request><GetMap><Name>no</Name></GetMap></Request>
+              <VendorSpecificCapabilities><TileSet><Layers>no</Layers></TileSet></VendorSpecificCapabilities>
+              <Layer><Title>all</Title>
+                <Layer><Name> outer </Name><Layer><Style><Name>no</Name></Style><Name>ns:a.b &amp; &#x9053;</Name></Layer></Layer>
+                <Layer><Name><![CDATA[<c>]]> &lt;d&gt;</Name></Layer>
+                <Layer><Name/></Layer><Layer><Name><!-- none --></Name></Layer>
+              </Layer></Capability></WMT_MS_Capabilities>"#;
+        assert_eq!(names(version_1_1_1), ["<c> <d>", "ns:a.b & 道", "outer"]);
+        let version_1_3_0 = r#"<w:WMS_Capabilities xmlns:w="http://www.opengis.net/wms" version="1.3.0">
+            <w:Capability><w:Layer><w:Name>a</w:Name></w:Layer></w:Capability></w:WMS_Capabilities>"#;
+        assert_eq!(names(version_1_3_0), ["a"]);
+        assert!(names("<WMS_Capabilities/>").is_empty());
+    }
+
+    #[test]
+    fn the_encoding_is_the_documents() {
+        let latin = b"<?xml version='1.0' encoding='ISO-8859-1'?><WMS_Capabilities><Layer><Name>stra\xdfe</Name></Layer></WMS_Capabilities>";
+        assert!(layer_names(latin).unwrap().contains("straße"));
+        let document = "<WMS_Capabilities><Layer><Name>straße</Name></Layer></WMS_Capabilities>";
+        let mut marked = b"\xef\xbb\xbf".to_vec();
+        marked.extend(document.as_bytes());
+        assert!(layer_names(&marked).unwrap().contains("straße"));
+        let mut wide = vec![0xfe, 0xff];
+        wide.extend(document.encode_utf16().flat_map(u16::to_be_bytes));
+        assert!(layer_names(&wide).unwrap().contains("straße"));
+    }
+
+    #[test]
+    fn entities_are_neither_declared_nor_guessed() {
+        for document in [
+            "<!DOCTYPE x [<!ENTITY a 'b'>]><WMS_Capabilities><Layer><Name>&a;</Name></Layer></WMS_Capabilities>",
+            "<!DOCTYPE x [<!ENTITY % a SYSTEM 'file:///etc/passwd'> %a;]><WMS_Capabilities/>",
+            "<WMS_Capabilities><Layer><Name>&a;</Name></Layer></WMS_Capabilities>",
+        ] {
+            assert!(layer_names(document.as_bytes()).unwrap_err().message().contains("entit"), "{document}");
+        }
+    }
+
+    #[test]
+    fn the_request_keeps_what_it_does_not_know() {
+        let url = |text: &str| request_url(text).unwrap().to_string();
+        assert_eq!(url("http://h"), "http://h/?SERVICE=WMS&REQUEST=GetCapabilities");
+        assert_eq!(
+            url(" https://h/a b?Map=%2Fx+y&&request=GetMap&Service=wfs&version=1.1.1#top "),
+            "https://h/a%20b?SERVICE=WMS&REQUEST=GetCapabilities&Map=%2Fx+y&version=1.1.1"
+        );
+    }
+
+    #[test]
+    fn names_that_are_nearly_right_are_suggested() {
+        let offered = ["cadastre:Roads", "roads_old", "rivers", "Roadz"].map(str::to_owned);
+        let layers = UpstreamLayers { address: "http://h/wms".into(), names: Arc::new(offered.into()) };
+        let hint = |name: &str| layers.require(name).unwrap_err().hint_text().unwrap().to_owned();
+        insta::assert_snapshot!(["roads", "zoning"].map(hint).join("\n"), @r#"
+        it offers "cadastre:Roads", "Roadz", "roads_old"; correct the layer's native name on the master
+        it offers 4 layers; correct the layer's native name on the master, or ask the upstream's operator
+        "#);
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_is_read_without_panic(body in prop::collection::vec(any::<u8>(), 0..200), text in "(<|>|&|Layer|Name|WMS_Capabilities|/|\\PC| ){0,30}") {
+            let _ = layer_names(&body);
+            let _ = layer_names(text.as_bytes());
+        }
+    }
 }

@@ -6,6 +6,7 @@ use borg_slave::error::ErrorKind;
 use borg_slave::geoserver::upstream_layers;
 use secrecy::SecretString;
 
+use super::{DATA, target};
 use crate::support::upstream::{Mood, UpstreamWms};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -29,6 +30,26 @@ async fn an_upstream_tells_its_layers() {
     assert!(layers.require("ns:roads & <tracks>").is_ok());
 }
 
+/// The documents of a real GeoServer, when that is the one under test.
+#[tokio::test]
+async fn a_geoserver_is_an_upstream_too() {
+    let t = target("upstream").await;
+    t.ready().await;
+    for name in ["roads", "roads & tracks.v1 ü"] {
+        t.lines(name, 0.0).await;
+        t.server.publish_feature_type(&t.lines_type(name), DATA).await.unwrap();
+    }
+    for version in ["", "?version=1.1.1", "?service=WMS&version=1.3.0&request=GetCapabilities"] {
+        let url = format!("{}/{}/ows{version}", t.url, t.workspace);
+        let layers = upstream_layers(&url, None, None, LIMIT).await.unwrap();
+        let names: Vec<&str> = layers.names().iter().map(String::as_str).collect();
+        assert_eq!(names, ["roads", "roads & tracks.v1 ü"], "{version}");
+    }
+    let url = format!("{}/no_such_workspace/wms", t.url);
+    let error = upstream_layers(&url, None, None, LIMIT).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Missing);
+}
+
 #[tokio::test]
 async fn credentials_go_to_the_upstream_and_not_where_it_sends_on_to() {
     let upstream = UpstreamWms::start(&["a"]).await;
@@ -41,6 +62,11 @@ async fn credentials_go_to_the_upstream_and_not_where_it_sends_on_to() {
     assert!(error.hint_text().unwrap().contains("correct user name and password"), "{}", error.paragraph());
     let error = ask(None).await.unwrap_err();
     assert!(error.hint_text().unwrap().contains("give the store a user name"), "{}", error.paragraph());
+
+    // As GeoServer does, who takes those in the address only where the store has some too.
+    let address = upstream.url().replace("http://", "http://bob:s3cret@");
+    assert!(upstream_layers(&address, Some("eve"), Some(&password), LIMIT).await.unwrap().has_layer("a"));
+    assert_eq!(upstream_layers(&address, None, None, LIMIT).await.unwrap_err().kind(), ErrorKind::Denied);
 
     let other = UpstreamWms::start(&["b"]).await;
     // The same machine by another name is another host.
