@@ -134,8 +134,6 @@ impl Writer<'_> {
         for group in &groups {
             let doing = format!("take {what} out of the layer group {}", group.name);
             self.set_members(group, &group.after, &doing).await?;
-            // What is remembered of its members is no longer so.
-            self.catalog.groups.clear();
         }
         if !groups.is_empty() {
             tracing::warn!(what, groups = names(groups.iter()), "taken out of layer groups");
@@ -156,6 +154,8 @@ impl Writer<'_> {
         let (members, styles): (Vec<_>, Vec<_>) = members.iter().cloned().unzip();
         // For another number of members GeoServer wants as many styles.
         let document = json!({"layerGroup": {"publishables": {"published": members}, "styles": {"style": styles}}});
+        // What is remembered of its members is no longer so.
+        self.catalog.groups.clear();
         self.server.put(&group.address, &document).await?.ok(doing).map(|_| ())
     }
 

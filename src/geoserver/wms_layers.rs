@@ -123,10 +123,7 @@ impl Writer<'_> {
     /// Creates the layer. None when its name is taken.
     async fn create_wms_layer(&mut self, wanted: &WmsLayer) -> Result<Option<Change>> {
         match self.try_wms_layer(wanted, true).await? {
-            Tried::Made => {
-                self.catalog.layer_made(&wanted.workspace, &wanted.name);
-                Ok(Some(Change::Created))
-            }
+            Tried::Made => Ok(Some(Change::Created)),
             Tried::Taken => Ok(None),
             Tried::Refused(answer) => Err(not_created(wanted, &answer)),
         }
@@ -154,6 +151,7 @@ impl Writer<'_> {
         fields.remove("store");
         let answer = without_addresses(self.server.post(&list, &json!({"wmsLayer": fields})).await?);
         Ok(if answer.is_success() {
+            self.catalog.layer_made(&wanted.workspace, &wanted.name);
             Tried::Made
         } else if answer.message().contains(NAME_TAKEN) {
             Tried::Taken
@@ -232,6 +230,7 @@ impl Writer<'_> {
         let groups = self.take_layer_out_of_groups(workspace, name).await?;
         let doing = format!("remove the WMS layer {label}, which GeoServer cannot change");
         self.server.delete(&format!("{}?recurse=true", item(workspace, name))).await?.ok(&doing)?;
+        self.catalog.layer_gone(workspace, name);
         if !rules.is_empty() {
             let doing = format!("restore the access rules of {label}");
             self.server.post(RULES, &Value::Object(rules)).await?.ok(&doing)?;
