@@ -313,6 +313,34 @@ async fn a_file_that_is_written_in_the_data_directory_is_obeyed_and_keeps_owner_
     assert!(error.paragraph().contains("GEOSERVER_DATA_DIR"), "{}", error.paragraph());
 }
 
+/// That strangers see what is open for a moment: this is how rules are not to be changed.
+#[tokio::test]
+async fn a_rule_that_is_changed_on_its_own_lets_strangers_in() {
+    let r = rules("hole").await;
+    // A real GeoServer does so once in hundreds of changes.
+    let Some(double) = &r.t.double else { return };
+    r.apply("*.*.r=*\n{w}.roads.r=A\n").await.unwrap();
+    let strangers = Strangers::start(&r.t, "roads");
+    for roles in ["A", "B"].iter().cycle().take(20) {
+        let document = json!({r.key("roads.r"): roles});
+        assert_eq!(r.t.raw("PUT", "security/acl/layers.json", Some(document)).await.0, 200);
+        strangers.go_on().await;
+    }
+    let (seen, asked) = strangers.end().await;
+    assert!(!seen.is_empty(), "of {asked} times");
+    assert_eq!(double.rules()[&r.key("roads.r")], "B");
+}
+
+#[tokio::test]
+async fn a_change_that_geoserver_misses_is_made_again() {
+    let r = rules("missed").await;
+    let Some(double) = &r.t.double else { return };
+    double.miss_rules(1);
+    let text = "*.*.r=*\n{w}.roads.r=A\n";
+    assert_eq!(r.apply(text).await.unwrap(), Change::Updated);
+    assert_eq!(double.rules()[&r.key("roads.r")], "A");
+}
+
 #[tokio::test]
 async fn without_the_right_to_files_by_rest_the_data_directory_serves() {
     let r = rules("norest").await;

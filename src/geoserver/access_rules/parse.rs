@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use crate::error::{Error, ErrorKind, Result};
 
 use super::properties::{self, Entry};
-use super::{AccessMode, AccessRules, CatalogMode, Place, Roles, Rule, RuleKey};
+use super::rules::{AccessMode, AccessRules, CatalogMode, Place, Roles, Rule, RuleKey};
 
 /// A file-system directory that GeoServer keeps its users in: a setting of one server, not a rule.
 pub(super) const SANDBOX: &str = "filesystemSandbox";

@@ -1,9 +1,13 @@
 //! Files of rules: what is read, what is refused, what is written, and the order of additions.
 
+use std::collections::BTreeMap;
+
 use insta::assert_snapshot;
 use proptest::prelude::*;
 
-use super::*;
+use super::rules::{AccessMode, AccessRules, CatalogMode, Place, Roles, Rule, RuleKey, ShownRules};
+use super::write_access_rules_file;
+use crate::error::ErrorKind;
 
 fn rules(text: &str) -> AccessRules {
     AccessRules::parse(text).unwrap()

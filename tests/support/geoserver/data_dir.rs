@@ -23,13 +23,15 @@ pub(crate) struct DataDir {
     stored: Option<(BTreeMap<String, String>, String)>,
     /// Whether the resource API may be used.
     pub(crate) resources: bool,
+    /// How many changes of the file are to be missed.
+    pub(crate) missed: usize,
 }
 
 impl DataDir {
     pub(crate) fn fresh() -> Self {
         let dir = tempfile::Builder::new().prefix("borg-geoserver-double-").tempdir().expect("a directory");
         fs::create_dir(dir.path().join("security")).expect("a directory");
-        Self { dir, known: None, looked: Instant::now(), stored: None, resources: true }
+        Self { dir, known: None, looked: Instant::now(), stored: None, resources: true, missed: 0 }
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -56,6 +58,10 @@ pub(crate) fn watch(cat: &mut Catalog) {
         return;
     }
     cat.data_dir.known = time;
+    if cat.data_dir.missed > 0 {
+        cat.data_dir.missed -= 1;
+        return;
+    }
     let text = fs::read_to_string(cat.data_dir.rules()).unwrap_or_default();
     let mut rules = BTreeMap::new();
     "HIDE".clone_into(&mut cat.mode);

@@ -224,6 +224,11 @@ impl GeoServerDouble {
         self.state.cat().data_dir.resources = allowed;
     }
 
+    /// So many changes of `layers.properties` are not seen, as when one comes while the file is read.
+    pub(crate) fn miss_rules(&self, changes: usize) {
+        self.state.cat().data_dir.missed = changes;
+    }
+
     /// A user without the administrator's role.
     pub(crate) fn add_user(&self, name: &str, password: &str, roles: &[&str]) {
         let roles = roles.iter().map(|&role| role.to_owned()).collect();
