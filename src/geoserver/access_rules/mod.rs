@@ -5,10 +5,11 @@
 //! which GeoServer performs as a rename). GeoServer reads the file again within a second and takes all
 //! rules in one step. The other way that REST offers, changing rule by rule (`PUT
 //! /rest/security/acl/layers`), opens data: GeoServer takes the old rule out before it puts the new
-//! one in, and a request in between falls back to the next wider rule. With a layer that was
-//! restricted before and after, and an anonymous client asking 40 times a second, one in 300 to 1500
-//! changes let it in; of changes by file, none did. Nor can REST write rules of layers with a dot in
-//! the name, or of global layer groups, in any other way.
+//! one in, and a request in between falls back to the next wider rule.
+//! With a layer that was restricted before and after, and anonymous clients asking some 40 to 70 times
+//! a second, 4 of 2356 changes let them in. The rules of a file GeoServer builds aside and takes in one
+//! assignment; 40 changes by file under 6026 requests let nobody in, too few to prove it by counting.
+//! Nor can REST write rules of layers with a dot in the name, or of global layer groups, in any other way.
 //!
 //! Adding a rule (`POST`) opens nothing as long as narrower rules come first, and so the rules that
 //! GeoServer drops together with a layer are put back before the layer is made again.
