@@ -131,10 +131,16 @@ impl Rest {
         Some((formats, grids))
     }
 
-    /// The access rules.
+    /// The access rules; the roles of each sorted.
     pub(crate) async fn rules(&self) -> std::collections::BTreeMap<String, String> {
         let rules = self.get(&["security", "acl", "layers"]).await.unwrap();
-        rules.as_object().unwrap().iter().map(|(rule, roles)| (rule.clone(), text(roles))).collect()
+        let sorted = |roles: &Value| {
+            let roles = text(roles);
+            let mut roles: Vec<&str> = roles.split(',').collect();
+            roles.sort_unstable();
+            roles.join(",")
+        };
+        rules.as_object().unwrap().iter().map(|(rule, roles)| (rule.clone(), sorted(roles))).collect()
     }
 
     /// Takes a workspace away with all it holds.
