@@ -32,6 +32,9 @@ const RESOURCES: [(&str, &str); 4] = [
     ("wmtslayers", "wmtsLayer"),
 ];
 
+/// The system that GeoServer declares for what has no geometry.
+const PLACELESS: &str = "EPSG:404000";
+
 /// A box: minimum x, minimum y, maximum x, maximum y.
 pub(super) type Rectangle = [f64; 4];
 
@@ -72,7 +75,12 @@ impl Writer<'_> {
                 break;
             }
             let document = answer.json(&format!("read the layer {workspace}:{layer}"))?;
-            extent = read(&document[root]["latLonBoundingBox"]).map_or(Extent::Nowhere, Extent::Box);
+            let resource = &document[root];
+            extent = match read(&resource["latLonBoundingBox"]) {
+                // A table without geometry is given a box of one degree, beside the Gulf of Guinea.
+                Some(shown) if json::text(&resource["srs"]) != PLACELESS => Extent::Box(shown),
+                _ => Extent::Nowhere,
+            };
             break;
         }
         if !matches!(extent, Extent::Missing | Extent::Unreadable) {

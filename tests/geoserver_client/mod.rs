@@ -20,9 +20,12 @@ use crate::support::real_geoserver::RealGeoServer;
 
 mod access_rules;
 mod feature_types;
+mod grid_sets;
+mod layer_groups;
 mod maps;
 mod stores;
 mod styles;
+mod tile_layers;
 mod upstream;
 mod wire;
 mod wms_layers;

@@ -205,7 +205,10 @@ async fn fill(
         }
         new.native_box.get_or_insert_with(|| Bounds::empty(None));
         let world = Some("EPSG:4326".to_owned());
-        new.latlon_box.get_or_insert(Bounds { minx: -1.0, maxx: 0.0, miny: -1.0, maxy: 0.0, crs: world });
+        new.latlon_box.get_or_insert(match srs_given {
+            true => Bounds::empty(world),
+            false => Bounds { minx: -1.0, maxx: 0.0, miny: -1.0, maxy: 0.0, crs: world },
+        });
         return Ok(());
     };
     if native == 0 {

@@ -22,14 +22,19 @@ struct TileLayer {
     doc: El,
     /// Grid sets that were there when the document was put: they serve on when they are deleted.
     resolved: Vec<String>,
+    /// The area of each grid set's tiles: computed on first use from the box of the layer, and then kept.
+    areas: BTreeMap<String, [f64; 4]>,
 }
 
 #[derive(Clone, Debug)]
 struct Task {
     layer: String,
     id: u64,
-    /// Reports until it is done: a truncation is done at once, a seed is seen running once.
-    running: bool,
+    /// How often it is reported running: a truncation is done at once, a seed is seen running once.
+    running: usize,
+    /// The state that it is reported in last: 2 for done, -1 for aborted.
+    end: i64,
+    seed: bool,
 }
 
 #[derive(Debug)]
@@ -39,6 +44,8 @@ pub(crate) struct Gwc {
     tasks: Vec<Task>,
     last_task: u64,
     tiles: BTreeSet<(String, String)>,
+    /// What a mass truncation starts besides emptying the tiles; nothing by default, as observed.
+    slow: Option<(usize, i64)>,
 }
 
 fn list(name: &str, item: &str, texts: &[&str]) -> El {
@@ -47,7 +54,19 @@ fn list(name: &str, item: &str, texts: &[&str]) -> El {
 
 impl Gwc {
     pub(crate) fn fresh() -> Self {
-        Self { layers: BTreeMap::new(), gridsets: BTreeMap::new(), tasks: vec![], last_task: 0, tiles: BTreeSet::new() }
+        Self {
+            layers: BTreeMap::new(),
+            gridsets: BTreeMap::new(),
+            tasks: vec![],
+            last_task: 0,
+            tiles: BTreeSet::new(),
+            slow: None,
+        }
+    }
+
+    /// Every mass truncation starts a task that is seen running so often, and then in the state `end`.
+    pub(crate) fn slow_truncations(&mut self, running: usize, end: i64) {
+        self.slow = Some((running, end));
     }
 
     /// The tile layer that comes with a layer or group.
@@ -74,7 +93,7 @@ impl Gwc {
             .with("expireClients", 0)
             .kid(filters)
             .with("gutter", 0);
-        self.layers.insert(label.to_owned(), TileLayer { id, doc, resolved: vec![] });
+        self.layers.insert(label.to_owned(), TileLayer { id, doc, resolved: vec![], areas: BTreeMap::new() });
     }
 
     pub(crate) fn drop(&mut self, label: &str) {
@@ -127,22 +146,28 @@ impl Gwc {
             .tasks
             .iter()
             .filter(|task| layer.is_none_or(|layer| task.layer == layer))
-            .map(|task| json!([-1, -1, if task.running { -1 } else { -2 }, task.id, if task.running { 1 } else { 2 }]))
+            .map(|task| {
+                let tiles = if task.seed { 8 } else { -1 };
+                match task.running {
+                    0 => json!([-1, tiles, -2, task.id, task.end]),
+                    _ => json!([-1, tiles, -1, task.id, 1]),
+                }
+            })
             .collect();
         if let Some(layer) = layer {
             // What is done is reported once.
-            self.tasks.retain(|task| task.layer != layer || task.running);
+            self.tasks.retain(|task| task.layer != layer || task.running > 0);
             for task in self.tasks.iter_mut().filter(|task| task.layer == layer) {
-                task.running = false;
+                task.running -= 1;
             }
         }
         json!({ "long-array-array": rows })
     }
 
-    fn start(&mut self, layer: &str, count: u64, running: bool) {
+    fn start(&mut self, layer: &str, count: u64, running: usize, end: i64, seed: bool) {
         for _ in 0..count {
             self.last_task += 1;
-            self.tasks.push(Task { layer: layer.to_owned(), id: self.last_task, running });
+            self.tasks.push(Task { layer: layer.to_owned(), id: self.last_task, running, end, seed });
         }
     }
 }
@@ -152,6 +177,7 @@ fn write(layer: &TileLayer) -> El {
     let doc = &layer.doc;
     let text = |name: &str, default: &str| doc.text_of(name).filter(|text| !text.is_empty()).unwrap_or(default.into());
     let el = |name: &str| doc.find(name).cloned().unwrap_or_else(|| El::new(name));
+    let group = layer.id.starts_with("LayerGroupInfoImpl");
     let meta = doc.find("metaWidthHeight").cloned().unwrap_or_else(|| list("metaWidthHeight", "int", &["0", "0"]));
     El::new("GeoServerLayer")
         .with("id", &layer.id)
@@ -159,13 +185,27 @@ fn write(layer: &TileLayer) -> El {
         .with_opt("inMemoryCached", doc.text_of("inMemoryCached"))
         .with("name", text("name", ""))
         .kid(el("mimeFormats"))
-        .kid(el("gridSubsets"))
+        .kid(subsets(layer))
         .kid(meta)
         .with("expireCache", text("expireCache", "0"))
         .with("expireClients", text("expireClients", "0"))
-        .kid(el("parameterFilters"))
+        .kid(if group { El::new("parameterFilters") } else { el("parameterFilters") })
         .with("gutter", text("gutter", "0"))
         .kid(El::new("cacheWarningSkips"))
+}
+
+fn subsets(layer: &TileLayer) -> El {
+    let mut list = El::new("gridSubsets");
+    for set in Gwc::gridsets_of(layer) {
+        let subset = El::new("gridSubset").with("gridSetName", &set);
+        list = list.kid(match layer.areas.get(&set) {
+            Some(area) => subset.kid(El::new("extent").kid(
+                area.iter().fold(El::new("coords"), |coords, number| coords.with("double", java_double(*number))),
+            )),
+            None => subset,
+        });
+    }
+    list
 }
 
 fn layer_json(layer: &TileLayer) -> serde_json::Value {
@@ -173,7 +213,14 @@ fn layer_json(layer: &TileLayer) -> serde_json::Value {
     let mut map = serde_json::Map::new();
     for kid in &doc.kids {
         let value = match kid.name.as_str() {
-            "mimeFormats" | "gridSubsets" | "metaWidthHeight" | "parameterFilters" | "cacheWarningSkips" => {
+            "gridSubsets" => Gwc::gridsets_of(layer)
+                .iter()
+                .map(|set| match layer.areas.get(set) {
+                    Some(area) => json!({"gridSetName": set, "extent": {"coords": area}}),
+                    None => json!({"gridSetName": set}),
+                })
+                .collect(),
+            "mimeFormats" | "metaWidthHeight" | "parameterFilters" | "cacheWarningSkips" => {
                 kid.kids.iter().map(El::json).collect()
             }
             _ => kid.json(),
@@ -267,6 +314,43 @@ fn in_catalog(cat: &Catalog, label: &str) -> Option<&'static str> {
     cat.group_named(label).map(|_| "LayerGroupInfoImpl")
 }
 
+fn without_geometry(cat: &Catalog, label: &str) -> bool {
+    let resource = cat.layer_named(label).and_then(|layer| cat.resource(layer.resource));
+    let native = resource.and_then(|resource| resource.native_box.as_ref());
+    native.is_some_and(|native| native.crs.is_none())
+}
+
+/// The box of a layer or group, in longitude and latitude.
+fn box_of(cat: &Catalog, label: &str) -> Option<[f64; 4]> {
+    let bounds = match cat.layer_named(label) {
+        Some(layer) => cat.resource(layer.resource)?.latlon_box.clone()?,
+        None => cat.group_named(label)?.bounds.clone()?,
+    };
+    Some([bounds.minx, bounds.miny, bounds.maxx, bounds.maxy])
+}
+
+/// Computes the areas of a layer's tiles, unless they have been.
+fn settle(cat: &mut Catalog, label: &str) {
+    let Some(area) = box_of(cat, label) else { return };
+    if let Some(layer) = cat.gwc.layers.get_mut(label)
+        && layer.areas.is_empty()
+    {
+        layer.areas = Gwc::gridsets_of(layer).into_iter().map(|set| (set, area)).collect();
+    }
+}
+
+/// Whether a tile of `gda94` is outside of the layer's area; other grid sets are not imitated.
+fn out_of_range(cat: &Catalog, layer: &TileLayer, req: &Req) -> Option<bool> {
+    let area = layer.areas.get("gda94").filter(|_| req.param("tilematrixset") == Some("gda94"))?;
+    let resolutions = cat.gwc.gridsets.get("gda94")?.find("resolutions")?;
+    let level: usize = req.param("tilematrix")?.strip_prefix("gda94:")?.parse().ok()?;
+    let width: f64 = cat.gwc.gridsets.get("gda94")?.text_of("tileWidth")?.parse().ok()?;
+    let size = resolutions.kids.get(level)?.text.parse::<f64>().ok()? * width;
+    let (col, row): (f64, f64) = (req.param("tilecol")?.parse().ok()?, req.param("tilerow")?.parse().ok()?);
+    let (west, north) = (col.mul_add(size, -180.0), row.mul_add(-size, 90.0));
+    Some(west > area[2] || west + size < area[0] || north < area[1] || north - size > area[3])
+}
+
 fn layer(cat: &mut Catalog, req: &Req, xml: bool, label: &str) -> Answer {
     let unknown = || Fault::Text(404, format!("Unknown layer: {label}"));
     match req.method.as_str() {
@@ -299,6 +383,10 @@ fn layer(cat: &mut Catalog, req: &Req, xml: bool, label: &str) -> Answer {
             if kind == "LayerInfoImpl" && !label.contains(':') {
                 return Err(Fault::Text(400, mismatch.to_owned()));
             }
+            if without_geometry(cat, label) {
+                // It says so and does nothing.
+                return Ok(Reply::text(200, XML, "layer saved"));
+            }
             if !cat.gwc.layers.contains_key(label) {
                 if req.method == "POST" {
                     let body = format!(
@@ -309,7 +397,7 @@ fn layer(cat: &mut Catalog, req: &Req, xml: bool, label: &str) -> Answer {
                 }
                 cat.gwc.add(label, kind);
             }
-            let mut layer = TileLayer { id: String::new(), doc, resolved: vec![] };
+            let mut layer = TileLayer { id: String::new(), doc, resolved: vec![], areas: BTreeMap::new() };
             layer.resolved = Gwc::gridsets_of(&layer).into_iter().filter(|set| cat.gwc.has_gridset(set)).collect();
             if let Some(held) = cat.gwc.layers.get_mut(label) {
                 layer.id = held.id.clone();
@@ -411,7 +499,7 @@ fn seed(cat: &mut Catalog, req: &Req, ext: Option<&str>, label: &str) -> Answer 
     if truncate {
         cat.gwc.truncate(label);
     }
-    cat.gwc.start(label, if truncate { 1 } else { threads }, !truncate);
+    cat.gwc.start(label, if truncate { 1 } else { threads }, usize::from(!truncate), 2, !truncate);
     Ok(Reply::text(200, "text/plain", ""))
 }
 
@@ -443,6 +531,9 @@ fn mass_truncate(cat: &mut Catalog, req: &Req) -> Answer {
         return Err(bad(&format!("Could not find layer {label}")));
     }
     cat.gwc.truncate(&label);
+    if let Some((running, end)) = cat.gwc.slow {
+        cat.gwc.start(&label, 1, running, end, false);
+    }
     Ok(Reply::new(200))
 }
 
@@ -459,6 +550,8 @@ pub(crate) fn service(state: &State, req: &Req) -> Answer {
         if cat.gwc.layers.values().any(|layer| cat.gwc.broken(layer)) {
             return page("Cannot invoke \"org.geowebcache.grid.GridSubset.getName()\" because \"gridSubset\" is null");
         }
+        let labels: Vec<String> = cat.gwc.layers.keys().cloned().collect();
+        labels.iter().for_each(|label| settle(&mut cat, label));
         let layers: String = cat
             .gwc
             .layers
@@ -468,7 +561,11 @@ pub(crate) fn service(state: &State, req: &Req) -> Answer {
         return Ok(Reply::text(200, "application/xml", format!("<Capabilities>{layers}</Capabilities>")));
     }
     let label = req.param("layers").or(req.param("layer")).unwrap_or_default().to_owned();
+    settle(&mut cat, &label);
     let Some(layer) = cat.gwc.layers.get(&label) else { return page(&format!("Unknown layer {label}")) };
+    if out_of_range(&cat, layer, req) == Some(true) {
+        return page("Row is out of range");
+    }
     if cat.gwc.broken(layer) {
         return page("Cannot invoke \"org.geowebcache.grid.GridSubset.getSRS()\" because \"gridSubset\" is null");
     }

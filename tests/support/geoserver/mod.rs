@@ -241,6 +241,12 @@ impl GeoServerDouble {
         self.pace(Pace { create_type: write, style: write, write, ..Pace::default() });
     }
 
+    /// Every mass truncation starts a task that is reported running so often, and then in the state `end`: 2 for
+    /// done, -1 for aborted.
+    pub(crate) fn slow_truncations(&self, running: usize, end: i64) {
+        self.state.cat().gwc.slow_truncations(running, end);
+    }
+
     pub(crate) fn pace(&self, pace: Pace) {
         *lock(&self.state.pace) = pace;
     }
