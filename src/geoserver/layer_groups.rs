@@ -4,10 +4,12 @@
 //! styles only in JSON, a member that is not there or a group that is not there is an internal error,
 //! and the box is computed only on creation, wrongly when a member is empty.
 
+mod document;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::GeoName;
@@ -16,9 +18,9 @@ use super::Change;
 use super::answer::Answer;
 use super::catalog::Held;
 use super::client::{GeoServer, Writer, path};
-use super::extents::{Extent, WORLD, around, read_bounds, same_bounds, write_bounds};
-use super::fields::plain;
+use super::extents::{self, Extent, WORLD, around, read_bounds, write_bounds};
 use super::json;
+use document::members;
 
 /// A layer group as it is to be. It is drawn as a single layer, each member in its own default style.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,22 +47,6 @@ pub enum Member {
     Layer(GeoName, GeoName),
     /// Another layer group.
     Group(GeoName, GeoName),
-}
-
-impl Member {
-    fn workspace(&self) -> &GeoName {
-        match self {
-            Self::Layer(workspace, _) | Self::Group(workspace, _) => workspace,
-        }
-    }
-
-    /// Always with the workspace: GeoServer looks bare names up in other workspaces as well.
-    fn held(&self) -> Held {
-        match self {
-            Self::Layer(workspace, name) => Held { is_group: false, label: format!("{workspace}:{name}") },
-            Self::Group(workspace, name) => Held { is_group: true, label: format!("{workspace}:{name}") },
-        }
-    }
 }
 
 impl fmt::Display for Member {
@@ -336,7 +322,7 @@ impl Writer<'_> {
                 None => return Ok(None),
             },
             (Some(known), true, None) => known,
-            (None, true, Some(current)) if extents_are_sound(current) => return Ok(None),
+            (None, true, Some(current)) if extents::read(current).is_some() => return Ok(None),
             (None, ..) => WORLD,
         };
         Ok(Some(write_bounds(rectangle, &wanted.srs)))
@@ -375,89 +361,9 @@ impl Writer<'_> {
     }
 }
 
-impl LayerGroup {
-    fn check(&self) -> Result<()> {
-        let label = format!("{}:{}", self.workspace, self.name);
-        let refuse = |message: String| {
-            Err(Error::new(ErrorKind::Document, message)
-                .subject(label.as_str())
-                .hint("correct the layer group on the master and publish it again"))
-        };
-        if self.members.is_empty() {
-            return refuse("a layer group needs at least one member".into());
-        }
-        let foreign: Vec<String> =
-            self.members.iter().filter(|member| *member.workspace() != self.workspace).map(Member::to_string).collect();
-        if !foreign.is_empty() {
-            return refuse(format!(
-                "a layer group in a workspace can only hold layers and groups of that workspace, not {}",
-                foreign.join(", ")
-            ));
-        }
-        if self.members.contains(&Member::Group(self.workspace.clone(), self.name.clone())) {
-            return refuse("a layer group cannot hold itself".into());
-        }
-        Ok(())
-    }
-
-    /// Whether GeoServer shows this group.
-    fn is(&self, shown: &Value, bounds: Option<&Value>) -> bool {
-        let held: Vec<Held> = self.members.iter().map(Member::held).collect();
-        json::text(&shown["mode"]) == "SINGLE"
-            && shown["enabled"] != false
-            && json::text(&shown["title"]) == plain(&self.title)
-            && json::text(&shown["abstractTxt"]).replace("\r\n", "\n") == plain(&self.abstract_text)
-            && members(shown) == held
-            && json::many(&shown["styles"]["style"]).iter().all(|style| json::text(&style["name"]).is_empty())
-            && bounds.is_none_or(|bounds| same_bounds(&shown["bounds"], bounds))
-    }
-
-    fn document(&self, with_name: bool, bounds: Option<&Value>) -> Value {
-        let published: Vec<Value> = self
-            .members
-            .iter()
-            .map(|member| {
-                let held = member.held();
-                json!({"@type": if held.is_group { "layerGroup" } else { "layer" }, "name": held.label})
-            })
-            .collect();
-        // As many as members, or GeoServer refuses a change of their number. Empty is each one's own.
-        let styles = vec![""; self.members.len()];
-        let mut group = json!({
-            "mode": "SINGLE",
-            "title": plain(&self.title),
-            "abstractTxt": plain(&self.abstract_text),
-            "enabled": true,
-            "publishables": {"published": published},
-            "styles": {"style": styles},
-        });
-        if with_name {
-            group["name"] = json!(self.name.as_str());
-        }
-        if let Some(bounds) = bounds {
-            group["bounds"] = bounds.clone();
-        }
-        json!({"layerGroup": group})
-    }
-}
-
 pub(super) fn item(workspace: Option<&GeoName>, name: &str) -> String {
     match workspace {
         Some(workspace) => path(&["workspaces", workspace.as_str(), "layergroups", name], "json"),
         None => path(&["layergroups", name], "json"),
     }
-}
-
-fn members(group: &Value) -> Vec<Held> {
-    let published = json::many(&group["publishables"]["published"]).iter();
-    published
-        .map(|member| Held {
-            is_group: json::text(&member["@type"]) == "layerGroup",
-            label: json::text(&member["name"]),
-        })
-        .collect()
-}
-
-fn extents_are_sound(bounds: &Value) -> bool {
-    super::extents::read(bounds).is_some()
 }

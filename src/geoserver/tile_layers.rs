@@ -134,20 +134,17 @@ impl GeoServer {
         if !self.writer().await.may_have_tile_layer(&label).await? {
             return Ok(Change::Unchanged);
         }
-        // The tiles are out of the way when the request is answered. Only the tasks that GeoServer
-        // has started by itself are left to wait for, and those of this layer cannot be asked for.
-        let Ok(status) = address("seed", workspace, name, "json") else {
-            return self.truncate(workspace, name).await;
-        };
+        // The tiles are out of the way when the request is answered. What is left to wait for are the
+        // tasks that GeoServer has started by itself, if it can be asked for those of this layer.
+        let status = address("seed", workspace, name, "json").ok();
         // A task that has ended is reported once: how earlier ones ended is of no interest.
-        let Some(earlier) = self.truncations(&status).await? else {
-            self.writer().await.catalog.tile_layers = None;
-            return Ok(Change::Unchanged);
+        let earlier = match &status {
+            Some(status) => self.truncations(status).await?,
+            None => None,
         };
+        let change = self.truncate(workspace, name).await?;
+        let (Some(status), Some(earlier), Change::Updated) = (status, earlier, change) else { return Ok(change) };
         let ended: BTreeSet<i64> = earlier.iter().filter(|task| task.has_ended()).map(|task| task.id).collect();
-        if self.truncate(workspace, name).await? == Change::Unchanged {
-            return Ok(Change::Unchanged);
-        }
         let mut pause = PAUSES[0];
         loop {
             let tasks = self.truncations(&status).await?.unwrap_or_default();
@@ -188,7 +185,8 @@ impl GeoServer {
         Ok(Change::Updated)
     }
 
-    /// The truncations of a layer that GeoServer reports; None when it has no tile layer.
+    /// The truncations of a layer that GeoServer reports; None when it refuses to, as for a layer
+    /// without tile layer.
     async fn truncations(&self, status: &str) -> Result<Option<Vec<Task>>> {
         let answer = self.get(status).await?;
         if answer.status.is_client_error() {
@@ -438,4 +436,67 @@ fn address(collection: &str, workspace: &GeoName, name: &GeoName, ending: &str) 
         .hint("rename the layer on the master, or publish it there without a cache layer"));
     }
     Ok(path(&["gwc", "rest", collection, &label], ending))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn roads() -> TileLayer {
+        TileLayer {
+            workspace: GeoName::workspace("kmi").unwrap(),
+            name: GeoName::new("layer", "roads & 'rivers'").unwrap(),
+            vector_formats: true,
+            expire_cache: i64::MAX,
+            expire_clients: 0,
+        }
+    }
+
+    fn sets() -> GridSets {
+        GridSets { geographic: "gda94".into(), web_mercator: "EPSG:900913".into(), change: Change::Unchanged }
+    }
+
+    #[test]
+    fn the_document_holds_everything() {
+        insta::assert_snapshot!(roads().document(&sets(), "s3 & more"), @"<GeoServerLayer><enabled>true</enabled><inMemoryCached>true</inMemoryCached><name>kmi:roads &amp; &apos;rivers&apos;</name><blobStoreId>s3 &amp; more</blobStoreId><mimeFormats><string>application/json;type=geojson</string><string>application/json;type=topojson</string><string>application/json;type=utfgrid</string><string>application/vnd.mapbox-vector-tile</string><string>image/jpeg</string><string>image/png</string></mimeFormats><gridSubsets><gridSubset><gridSetName>gda94</gridSetName></gridSubset><gridSubset><gridSetName>EPSG:900913</gridSetName></gridSubset></gridSubsets><metaWidthHeight><int>1</int><int>1</int></metaWidthHeight><expireCache>2147483647</expireCache><expireClients>0</expireClients><parameterFilters><styleParameterFilter><key>STYLES</key><defaultValue></defaultValue></styleParameterFilter></parameterFilters><gutter>100</gutter></GeoServerLayer>");
+    }
+
+    #[test]
+    fn what_geoserver_shows_is_compared_by_its_meaning() {
+        let shown = json!({
+            "id": "LayerInfoImpl-1", "enabled": true, "inMemoryCached": true, "name": "kmi:roads & 'rivers'",
+            "mimeFormats": ["image/jpeg", "application/vnd.mapbox-vector-tile", "image/png",
+                "application/json;type=utfgrid", "application/json;type=topojson", "application/json;type=geojson"],
+            "gridSubsets": [{"gridSetName": "EPSG:900913"}, {"gridSetName": "gda94", "extent": {"coords": [1, 2, 3, 4]}}],
+            "metaWidthHeight": [1, 1], "expireCache": i32::MAX, "expireClients": 0, "gutter": 100,
+            "parameterFilters": [{"key": "STYLES", "defaultValue": ""}], "cacheWarningSkips": [],
+        });
+        assert!(roads().is(&shown, &sets()));
+        let change = |path: &str, value: Value| {
+            let mut shown = shown.clone();
+            *shown.pointer_mut(path).unwrap() = value;
+            roads().is(&shown, &sets())
+        };
+        assert!(!change("/parameterFilters", json!([])));
+        assert!(!change("/parameterFilters/0", json!({"key": "STYLES", "defaultValue": "", "availableStyles": ["a"]})));
+        assert!(!change("/gridSubsets/0/gridSetName", json!("nosuch")));
+        assert!(!change("/gridSubsets/0", json!({"gridSetName": "EPSG:900913", "zoomStop": 3})));
+        assert!(!change("/enabled", json!(false)));
+        assert!(!change("/metaWidthHeight", json!([4, 4])));
+        assert!(!change("/mimeFormats", json!(["image/png", "image/jpeg"])));
+        let mut group = shown.clone();
+        group["id"] = json!("LayerGroupInfoImpl-1");
+        group["parameterFilters"] = json!([]);
+        assert!(roads().is(&group, &sets()), "a group has no styles");
+    }
+
+    #[test]
+    fn only_truncations_are_waited_for() {
+        let read = |row: Value| Task::read(&row);
+        assert_eq!(read(json!([-1, -1, -2, 7, 1])), Some(Task { id: 7, state: Task::RUNNING }));
+        assert!(read(json!([-1, -1, -2, 8, 2])).unwrap().has_ended());
+        assert_eq!(read(json!([3, 8, 0, 9, 1])), None, "tiles are being made");
+        assert_eq!(read(json!([])), None);
+    }
 }

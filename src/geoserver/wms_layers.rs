@@ -207,6 +207,7 @@ impl Writer<'_> {
 
     async fn put_wms_layer(&mut self, wanted: &WmsLayer, fields: &Map<String, Value>) -> Result<Answer> {
         let address = item(&wanted.workspace, &wanted.name);
+        self.catalog.layer_changed(&wanted.workspace, &wanted.name);
         Ok(without_addresses(self.server.put(&address, &json!({"wmsLayer": fields})).await?))
     }
 

@@ -222,16 +222,32 @@ async fn the_area_of_tiles_follows_the_data() {
     t.server.ensure_grid_sets(true).await.unwrap();
     published(&t, &["roads"]).await;
     t.server.ensure_tile_layer(&tiles(&t, "roads")).await.unwrap();
-    let far = async || tile(&t, "roads", "gda94", [4, 28, 10]).await.0;
+    let mut group = LayerGroup {
+        workspace: t.workspace.clone(),
+        name: geo("group"),
+        title: "Group".into(),
+        abstract_text: String::new(),
+        srs: "EPSG:4283".into(),
+        members: vec![Member::Layer(t.workspace.clone(), geo("roads"))],
+    };
+    t.server.publish_layer_group(&group).await.unwrap();
+    t.server.ensure_tile_layer(&tiles(&t, "group")).await.unwrap();
     // 135 to 146.25, -22.5 to -33.75.
-    assert_eq!(far().await, 400);
+    let far = async |name: &str| tile(&t, name, "gda94", [4, 28, 10]).await.0;
+    assert_eq!((far("roads").await, far("group").await), (400, 400));
     t.execute("update {s}.roads set geom = st_setsrid(st_makeline(st_point(115, -32), st_point(137, -31)), 4326)")
         .await;
     assert_eq!(t.server.publish_feature_type(&t.lines_type("roads"), DATA).await.unwrap(), Change::Updated);
-    assert_eq!(t.server.ensure_tile_layer(&tiles(&t, "roads")).await.unwrap(), Change::Updated);
-    assert_eq!(far().await, 200);
+    group.title = "Wider".into();
+    assert_eq!(t.server.publish_layer_group(&group).await.unwrap(), Change::Updated);
+    for name in ["roads", "group"] {
+        assert_eq!(t.server.ensure_tile_layer(&tiles(&t, name)).await.unwrap(), Change::Updated);
+        assert_eq!(far(name).await, 200);
+    }
     let before = t.server.requests();
-    assert_eq!(t.server.ensure_tile_layer(&tiles(&t, "roads")).await.unwrap(), Change::Unchanged);
+    for name in ["roads", "group"] {
+        assert_eq!(t.server.ensure_tile_layer(&tiles(&t, name)).await.unwrap(), Change::Unchanged);
+    }
     assert_eq!(t.server.requests().since(before).writes, 0);
     super::grid_sets::remove(&t).await;
 }
@@ -273,4 +289,42 @@ async fn emptying_waits_for_the_truncations_of_the_layer() {
     });
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Stopped);
     assert!(started.elapsed() < LIMIT);
+}
+
+#[tokio::test]
+async fn a_cascaded_layer_is_cached_and_grouped_like_any_other() {
+    let _alone = grid_sets_alone().await;
+    let t = target("tile_cascade").await;
+    published(&t, &["roads"]).await;
+    // The server is its own source.
+    let source = format!("{}/{}/wms?service=WMS&version=1.3.0&request=GetCapabilities", t.url, t.workspace);
+    let store = json!({"wmsStore": {"name": "self", "type": "WMS", "capabilitiesURL": source}});
+    assert_eq!(t.raw("POST", "workspaces/{w}/wmsstores.json", Some(store)).await.0, 201);
+    let layer = json!({"wmsLayer": {"name": "far.away", "nativeName": "roads"}});
+    assert_eq!(t.raw("POST", "workspaces/{w}/wmsstores/self/wmslayers.json", Some(layer)).await.0, 201);
+
+    assert_eq!(t.server.ensure_tile_layer(&tiles(&t, "far.away")).await.unwrap(), Change::Updated);
+    assert_eq!(capabilities(&t).await.0, 200);
+    let before = t.server.requests();
+    assert_eq!(t.server.ensure_tile_layer(&tiles(&t, "far.away")).await.unwrap(), Change::Unchanged);
+    assert_eq!(t.server.requests().since(before).writes, 0);
+    let stop = CancellationToken::new();
+    let emptied = t.server.empty_tiles(&t.workspace, &geo("far.away"), LIMIT, &stop).await.unwrap();
+    assert_eq!(emptied, Change::Updated);
+
+    let member = Member::Layer(t.workspace.clone(), geo("far.away"));
+    let group = LayerGroup {
+        workspace: t.workspace.clone(),
+        name: geo("group"),
+        title: "Group".into(),
+        abstract_text: String::new(),
+        srs: "EPSG:4326".into(),
+        members: vec![member.clone()],
+    };
+    assert_eq!(t.server.existing_members(&[member]).await.unwrap(), [true]);
+    assert_eq!(t.server.publish_layer_group(&group).await.unwrap(), Change::Created);
+    assert_eq!(t.server.publish_layer_group(&group).await.unwrap(), Change::Unchanged);
+    let (_, shown) = t.raw("GET", "workspaces/{w}/layergroups/group.json", None).await;
+    let bounds = super::numbers(&shown["layerGroup"]["bounds"]);
+    assert!((bounds[0] - 115.0).abs() < 0.01 && (bounds[3] + 31.0).abs() < 0.01, "{bounds:?}");
 }
