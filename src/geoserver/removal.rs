@@ -155,7 +155,9 @@ impl Writer<'_> {
         // For another number of members GeoServer wants as many styles.
         let document = json!({"layerGroup": {"publishables": {"published": members}, "styles": {"style": styles}}});
         // What is remembered of its members is no longer so.
-        self.catalog.groups.clear();
+        for groups in self.catalog.groups.values_mut() {
+            groups.entry(group.name.clone()).and_modify(|members| *members = None);
+        }
         self.server.put(&group.address, &document).await?.ok(doing).map(|_| ())
     }
 
