@@ -79,7 +79,7 @@ pub(super) async fn run(session: &Session) -> Result<u8> {
     }
     match version_line("psql", "--version").await {
         Ok(version) => report.line("psql", Ok(version)),
-        Err(_) => report.left_out("psql", "it is not installed; only the roles of a later version need it"),
+        Err(_) => report.left_out("psql", "it is not installed; the script of roles (slave_roles.sql) needs it"),
     }
     if let Some(server) = &settings.sync_server {
         hosts.insert(server.remote.clone());

@@ -250,7 +250,7 @@ impl Watcher for JsonLog {
                 JobEnd::Succeeded(None) => tracing::info!(job, "succeeded"),
                 JobEnd::Succeeded(Some(reason)) => tracing::info!(job, reason, "succeeded"),
                 JobEnd::Filtered(reason) => tracing::info!(job, reason, "filtered out"),
-                JobEnd::Waiting(reason) => tracing::warn!(job, reason, "left for a later version"),
+                JobEnd::Waiting(reason) => tracing::warn!(job, reason, "left out by the settings"),
                 JobEnd::Failed(error) => {
                     tracing::error!(job, error = error.one_line(), hint = error.hint_text(), "failed");
                 }

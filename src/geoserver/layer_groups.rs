@@ -108,6 +108,30 @@ impl GeoServer {
         self.writer().await.publish_group(wanted).await
     }
 
+    /// The layer groups of the layer's workspace that show it, nested ones and those around them. Groups
+    /// are read once per run.
+    ///
+    /// # Errors
+    ///
+    /// As for every request.
+    pub async fn groups_that_show(&self, workspace: &GeoName, layer: &GeoName) -> Result<Vec<GeoName>> {
+        let mut writer = self.writer().await;
+        let mut found: Vec<GeoName> = Vec::new();
+        let mut inside = vec![Held { is_group: false, label: format!("{workspace}:{layer}") }];
+        while let Some(held) = inside.pop() {
+            for name in writer.groups_that_hold(Some(workspace), |member| *member == held).await? {
+                // A group may hold the layer in several ways.
+                if let Ok(name) = GeoName::new("group", name)
+                    && !found.contains(&name)
+                {
+                    inside.push(Held { is_group: true, label: format!("{workspace}:{name}") });
+                    found.push(name);
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// Removes a layer group; its members stay. What is not there, is removed.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ words! {
         Failed = "failed",
         /// This slave's filters do not take it.
         Filtered = "filtered",
-        /// Left for a later version of the program: its kind is not supported yet.
+        /// Left out by the settings, such as `SKIP_GS`; the first run without them does it.
         Waiting = "waiting",
         /// The run ended in the middle of it: stopped or killed.
         Interrupted = "interrupted",

@@ -87,9 +87,16 @@ async fn workspace_levels(
     Ok(levels)
 }
 
-/// The targets on which an earlier try of the same job did everything.
+/// The targets on which an earlier try of the same job did everything: it came to the last step, and none
+/// on the way has failed, as a style may without holding up what follows.
 fn finished_targets(kind: JobKind, action: Option<Action>, steps: &[StepRecord]) -> HashSet<String> {
     let last = execute::last_step(kind, action).as_str();
-    let finished = steps.iter().filter(|step| step.step == last && step.outcome.is_success());
-    finished.filter_map(|step| step.target.clone()).collect()
+    let mut finished = HashSet::new();
+    for target in steps.iter().filter_map(|step| step.target.as_ref()) {
+        let mut there = steps.iter().filter(|step| step.target.as_ref() == Some(target));
+        if there.clone().any(|step| step.step == last) && there.all(|step| step.outcome.is_success()) {
+            finished.insert(target.clone());
+        }
+    }
+    finished
 }

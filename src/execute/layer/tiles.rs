@@ -1,7 +1,7 @@
 //! Tile layers: what GeoServer's tile cache keeps of a layer or group.
 
 use crate::error::Result;
-use crate::execute::{Ctx, JobEnd, Step, StepEnd, Stepped, succeeded};
+use crate::execute::{Ctx, JobEnd, Step, Stepped, succeeded};
 use crate::geoserver::{Change, GeoServer, TileLayer};
 use crate::job::{EmptyGwcJob, GeoserverSetting};
 use crate::name::GeoName;
@@ -20,34 +20,37 @@ pub(in crate::execute) struct Tiled<'a> {
 }
 
 impl Ctx<'_> {
-    /// Makes sure that there is a tile layer as the job says, or none, and that it holds no old tiles.
+    /// Makes sure that there is a tile layer as the job says, or none, and that neither it nor the groups
+    /// that show the layer hold old tiles.
     pub(in crate::execute) async fn tile_layer(&self, server: &GeoServer, tiled: &Tiled<'_>) -> Result<Stepped<()>> {
         let (workspace, name) = (tiled.workspace, tiled.name);
+        let change = if tiled.setting.create_cache_layer {
+            self.grid_sets(server).await?;
+            let wanted = TileLayer {
+                workspace: workspace.clone(),
+                name: name.clone(),
+                vector_formats: tiled.vector_formats,
+                expire_cache: tiled.setting.server_cache_expire.unwrap_or(0),
+                expire_clients: tiled.setting.client_cache_expire.unwrap_or(0),
+            };
+            server.ensure_tile_layer(&wanted).await?
+        } else {
+            server.remove_tile_layer(workspace, name).await?
+        };
         let key = Self::fact_key("tiles", workspace, name);
-        if !tiled.setting.create_cache_layer {
-            self.forget(server, &key).await?;
-            let change = server.remove_tile_layer(workspace, name).await?;
+        if self.recall(server, &key).as_ref() == Some(&tiled.content) {
             return Ok(((), super::step_end(change), None));
         }
-        self.grid_sets(server).await?;
-        let wanted = TileLayer {
-            workspace: workspace.clone(),
-            name: name.clone(),
-            vector_formats: tiled.vector_formats,
-            expire_cache: tiled.setting.server_cache_expire.unwrap_or(0),
-            expire_clients: tiled.setting.client_cache_expire.unwrap_or(0),
-        };
-        let change = server.ensure_tile_layer(&wanted).await?;
         let mut message = None;
-        if self.recall(server, &key).as_ref() != Some(&tiled.content) {
-            if !tiled.is_new && change != Change::Created {
-                server.truncate_tiles(workspace, name).await?;
-                message = Some("old tiles were removed".to_owned());
+        if !tiled.is_new {
+            server.truncate_tiles(workspace, name).await?;
+            for group in server.groups_that_show(workspace, name).await? {
+                server.truncate_tiles(workspace, &group).await?;
             }
-            self.remember(server, &key, Some(tiled.content.clone()));
+            message = Some("old tiles were removed".to_owned());
         }
-        let end = if message.is_some() { StepEnd::Done } else { super::step_end(change) };
-        Ok(((), end, message))
+        self.remember(server, &key, Some(tiled.content.clone()));
+        Ok(((), super::step_end(change), message))
     }
 
     /// Empties a tile layer and waits until that has been done.
