@@ -167,6 +167,7 @@ pub async fn execute(
         rules_jobs: jobs_of(JobKind::AccessRules),
         rules: if parts.choices.skip.rules { Ok(None) } else { access_rules::merged(&background.access_rules) },
         upstreams: Mutex::new(HashMap::new()),
+        stores: Mutex::new(HashMap::new()),
         capabilities: Shared::new(),
         restores: Semaphore::new(parts.choices.parallel_restores.max(1)),
         tables: Tables::new(count),
@@ -252,6 +253,8 @@ struct Run {
     database_steps: Shared<String, ()>,
     /// Steps in a GeoServer, by target and what they make.
     geoserver_steps: Shared<(String, String), bool>,
+    /// What the PostGIS stores of this pass were made with, by target and store.
+    stores: Mutex<HashMap<(String, String), BTreeMap<String, String>>>,
     /// What upstream WMS servers offer, by address and user.
     capabilities: Shared<String, UpstreamLayers>,
     /// How the upstreams of this pass's WMS stores are reached.

@@ -1,6 +1,7 @@
 //! Workspaces and stores, which many jobs share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::PoisonError;
 
 use secrecy::SecretString;
 
@@ -32,8 +33,21 @@ impl Ctx<'_> {
             }
             Ok(change != Change::Unchanged)
         };
-        let changed = self.run.geoserver_steps.once(key, make).await?;
-        Ok(((), if changed { StepEnd::Done } else { StepEnd::Unchanged }, None))
+        let changed = self.run.geoserver_steps.once(key.clone(), make).await?;
+        let message = self.differing_settings(key, store);
+        Ok(((), if changed { StepEnd::Done } else { StepEnd::Unchanged }, message))
+    }
+
+    /// Says what of `store` is not as the job says, because another job of this pass came first.
+    fn differing_settings(&self, key: (String, String), store: &PostgisStore) -> Option<String> {
+        let mut stores = self.run.stores.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = stores.entry(key).or_insert_with(|| store.parameters.clone());
+        let names = first.keys().chain(store.parameters.keys()).collect::<BTreeSet<_>>().into_iter();
+        let differing: Vec<&str> =
+            names.filter(|name| first.get(*name) != store.parameters.get(*name)).map(String::as_str).collect();
+        (!differing.is_empty()).then(|| {
+            format!("another layer of the workspace has set {} otherwise, and came first", differing.join(", "))
+        })
     }
 
     /// The name of a workspace's store on the slave's database.

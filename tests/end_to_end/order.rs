@@ -59,3 +59,23 @@ async fn a_name_that_geoserver_cannot_publish_is_refused_by_name() {
     world.commit("publish");
     world.pull().failed().says("it's here: GeoServer cannot publish a table with an apostrophe in its name");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_that_disagree_about_their_store_are_told() {
+    let world = World::start(Vcs::Hg).await;
+    let connections = |name: &str, number: u8| {
+        Layer::new("plan", name).field("geoserver_setting", serde_json::json!({"max connections": number}))
+    };
+    for layer in [connections("a", 5), connections("b", 5), connections("c", 6)] {
+        world.publish(&layer).await;
+    }
+    world.commit("publish");
+    world.pull().succeeded();
+    let told = ["a", "b", "c"].iter().filter(|name| {
+        let status = world.slave(&["status", &format!("geoserver/layers/plan.{name}.json")]);
+        status.text().contains("has set max connections otherwise")
+    });
+    // Which comes first is open, so that one or two of them differ from it.
+    let told = told.count();
+    assert!(told == 1 || told == 2, "{told}");
+}

@@ -266,3 +266,17 @@ async fn groups_are_read_once_however_many_layers_go() {
     assert!(error.message().contains("in the layer group g0"), "{error}");
     assert_eq!(t.layer("c").await["name"], "c");
 }
+
+#[tokio::test]
+async fn the_groups_that_show_a_layer_are_found_in_whatever_depth() {
+    let t = target("group_show").await;
+    layers(&t, &["a", "b"]).await;
+    publish(&t, &group(&t, "inner", &[layer(&t, "a")])).await;
+    publish(&t, &group(&t, "outer", &[layer(&t, "b"), nested(&t, "inner")])).await;
+    publish(&t, &group(&t, "other", &[layer(&t, "b")])).await;
+    for server in [t.server.clone(), client(&t.url, &t.username, &t.password, std::time::Duration::from_secs(60))] {
+        let mut found = server.groups_that_show(&t.workspace, &geo("a")).await.unwrap();
+        found.sort();
+        assert_eq!(found, [geo("inner"), geo("outer")]);
+    }
+}
