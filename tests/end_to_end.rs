@@ -15,11 +15,11 @@ mod chain;
 mod commands;
 mod failures;
 mod filters;
-
 mod git;
 mod heads;
 mod kinds;
 mod order;
+mod previews;
 mod targets;
 mod twenty_layers;
 

@@ -281,6 +281,7 @@ impl Ctx<'_> {
             )
             .await?;
         }
+        self.remove_preview(&job.workspace, &job.name).await;
         // Nobody is to take from here what is gone, so also where files are kept for others.
         self.discard_leftovers(&job.workspace, &job.name, job.styles.iter());
         Ok(succeeded(&notes))

@@ -59,6 +59,19 @@ impl Ctx<'_> {
         .await
     }
 
+    /// Removes the preview of a layer that is gone from this machine. What was sent to the master is the master's.
+    pub(super) async fn remove_preview(&self, workspace: &GeoName, layer: &GeoName) {
+        let Some(previews) = &self.run.parts.previews else { return };
+        let channel = self.file.channel.as_deref().unwrap_or_default();
+        let removed = async {
+            let name = PreviewName::new(&previews.slave_name, channel, workspace.as_str(), layer.as_str())?;
+            name.remove(&previews.root).await
+        };
+        if let Err(error) = removed.await {
+            tracing::warn!(error = error.one_line(), "the preview of {workspace}:{layer} could not be removed");
+        }
+    }
+
     /// The first picture that a GeoServer draws.
     async fn picture(&self, layer: &Presented<'_>) -> Result<Stepped<Picture>> {
         let links: Vec<MapLink> = layer

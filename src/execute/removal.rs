@@ -29,6 +29,7 @@ impl Ctx<'_> {
         let mut notes = Vec::new();
         if is_layer {
             self.purge(&job.workspace, &job.name, &mut notes).await;
+            self.remove_preview(&job.workspace, &job.name).await;
         }
         Ok(succeeded(&notes))
     }

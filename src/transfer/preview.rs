@@ -75,6 +75,16 @@ impl PreviewName {
         Ok(relative)
     }
 
+    /// Removes the layer's pictures below `root`; none is success.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] when the disk refuses.
+    pub async fn remove(&self, root: &Path) -> Result<()> {
+        let (root, this) = (root.to_owned(), self.clone());
+        blocking(move || this.remove_others(&root, "")).await
+    }
+
     fn remove_others(&self, root: &Path, extension: &str) -> Result<()> {
         for other in EXTENSIONS.iter().filter(|other| **other != extension) {
             let path = root.join(self.relative(other));
