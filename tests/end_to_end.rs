@@ -20,6 +20,7 @@ mod heads;
 mod kinds;
 mod order;
 mod previews;
+mod purges;
 mod targets;
 mod twenty_layers;
 

@@ -176,6 +176,7 @@ pub async fn execute(
         geoserver_steps: Shared::new(),
         access: tokio::sync::Mutex::new(HashMap::new()),
         filtered_layers: Mutex::new(background.filtered_layers.clone()),
+        purged: Mutex::default(),
         parts,
         background,
         events,
@@ -269,6 +270,8 @@ struct Run {
     access: tokio::sync::Mutex<HashMap<String, AuthLevel>>,
     /// Layers (`workspace.name`) that the filters refused, in this pass or before.
     filtered_layers: Mutex<HashSet<String>>,
+    /// Purges that this run has sent, by the key under which they are due.
+    purged: Mutex<HashSet<String>>,
     ended: Vec<watch::Sender<bool>>,
     /// Some job has failed.
     failed: AtomicBool,

@@ -1,5 +1,7 @@
 //! What follows once a layer is published: its preview, and the CDN that has older maps of it.
 
+use std::sync::PoisonError;
+
 use super::{Ctx, Event, Step, StepEnd, Stepped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::geoserver::{MapLink, MapRequest, Picture};
@@ -127,26 +129,38 @@ impl super::Run {
     /// Purges a layer, and forgets that it was due.
     async fn purge(&self, workspace: &str, name: &str) -> Result<()> {
         let Some(cdn) = &self.parts.cdn else { return Ok(()) };
-        cdn.client.purge(&cdn.addresses.purge_urls(workspace, name)).await?;
         let key = format!("purge {workspace}:{name}");
-        self.background.facts.set(CDN, &key, None);
-        self.emit(Event::Fact { target: CDN.to_owned(), key, value: None });
+        self.purged.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
+        cdn.client.purge(&cdn.addresses.purge_urls(workspace, name)).await?;
+        self.no_purge_due(key);
         Ok(())
     }
 
-    /// Purges what earlier runs could not, and this one has not.
+    fn no_purge_due(&self, key: String) {
+        self.background.facts.set(CDN, &key, None);
+        self.emit(Event::Fact { target: CDN.to_owned(), key, value: None });
+    }
+
+    /// Purges what earlier runs could not, and what no job of this one has tried.
     pub(super) async fn purge_what_is_due(&self) {
-        if self.parts.cdn.is_none() {
-            return;
-        }
         for key in self.background.facts.keys(CDN) {
             let Some((workspace, name)) = key.strip_prefix("purge ").and_then(|layer| layer.split_once(':')) else {
                 continue;
             };
+            if self.parts.cdn.is_none() {
+                // There is none any more that could have older maps.
+                self.no_purge_due(key);
+                continue;
+            }
+            if self.purged.lock().unwrap_or_else(PoisonError::into_inner).contains(&key) {
+                continue;
+            }
             if let Err(error) = self.purge(workspace, name).await {
                 tracing::warn!(error = error.one_line(), "the CDN still has older maps of {workspace}:{name}");
-                // The others would wait for the same CDN; they stay due.
-                break;
+                if matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Denied) {
+                    // The others would wait for the same CDN; they stay due.
+                    break;
+                }
             }
         }
     }

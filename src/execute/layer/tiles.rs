@@ -56,6 +56,7 @@ impl Ctx<'_> {
     /// Empties a tile layer and waits until that has been done.
     pub(in crate::execute) async fn empty_tiles(&self, job: &EmptyGwcJob) -> Result<JobEnd> {
         let limit = self.run.parts.choices.step_limit;
+        self.note_purge(&job.workspace, &job.name).await?;
         self.on_each(&self.unfinished_geoservers(), |server| async move {
             self.step(
                 Step::EmptyTiles,

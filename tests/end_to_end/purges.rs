@@ -1,0 +1,185 @@
+//! The CDN that is told when a layer has changed.
+
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use borg_slave::state_repo::Vcs;
+use tokio::task::JoinHandle;
+
+use super::*;
+
+const TOKEN: &str = "t0p-s3cret-t0ken";
+
+#[derive(Default)]
+struct Asked {
+    /// Method, path, whether softly, and the token.
+    purges: Mutex<Vec<(String, bool, String)>>,
+    status: AtomicU16,
+}
+
+/// A CDN that answers as it is told.
+struct Cdn {
+    asked: Arc<Asked>,
+    address: String,
+    server: JoinHandle<()>,
+}
+
+impl Drop for Cdn {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+async fn answer(State(asked): State<Arc<Asked>>, method: Method, uri: Uri, headers: HeaderMap) -> (StatusCode, String) {
+    let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
+    let line = format!("{method} {}", uri.path());
+    asked.purges.lock().unwrap().push((line, header("fastly-soft-purge") == "1", header("fastly-key")));
+    let status = StatusCode::from_u16(asked.status.load(Ordering::SeqCst)).unwrap();
+    (status, "{\"status\": \"ok\"}".to_owned())
+}
+
+impl Cdn {
+    async fn start(world: &World) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let asked = Arc::new(Asked { status: 200.into(), ..Asked::default() });
+        let router = Router::new().fallback(answer).with_state(Arc::clone(&asked));
+        let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        world.set("FASTLY_PURGE_URL", &format!("http://{address}/service/{{}}/purge/{{}}"));
+        world.set("FASTLY_SERVICEID", "SU1");
+        world.set("FASTLY_API_TOKEN", TOKEN);
+        world.set("FASTLY_SURROGATE_KEY", "{}:{},{}");
+        world.set("FASTLY_SOFT_PURGE", "true");
+        Self { asked, address, server }
+    }
+
+    fn answers(&self, status: u16) {
+        self.asked.status.store(status, Ordering::SeqCst);
+    }
+
+    /// The purges since this was last asked, sorted.
+    #[track_caller]
+    fn purges(&self) -> Vec<String> {
+        let mut purges = Vec::new();
+        for (line, soft, token) in std::mem::take(&mut *self.asked.purges.lock().unwrap()) {
+            assert!(soft && token == TOKEN, "{line} {soft} {token}");
+            purges.push(line.strip_prefix("POST /service/SU1/purge/").unwrap().to_owned());
+        }
+        purges.sort();
+        purges
+    }
+}
+
+fn of_roads() -> Vec<String> {
+    vec!["w".to_owned(), "w%3Aroads".to_owned()]
+}
+
+/// Everything that was written about runs.
+fn journal(world: &World) -> Vec<u8> {
+    let all = files_below(&world.clone).into_iter().filter(|path| !path.ends_with(".env"));
+    all.filter(|path| !path.components().any(|part| part.as_os_str() == ".hg"))
+        .flat_map(|path| fs::read(path).unwrap())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_is_purged_once() {
+    let world = World::start(Vcs::Hg).await;
+    let cdn = Cdn::start(&world).await;
+    world.set("DEBUG", "true");
+    let roads = Layer::new("w", "roads");
+    world.publish(&roads).await;
+    world.commit("roads");
+    let outcome = world.pull().succeeded();
+    not_a_word(&outcome, TOKEN);
+    assert_eq!(cdn.purges(), of_roads());
+    world.publish_meta(&roads.clone().title("Roads anew"));
+    world.commit("meta");
+    world.pull().succeeded();
+    assert_eq!(cdn.purges(), of_roads());
+    for (kind, folder) in [("empty_gwc", "layers")] {
+        let document = json!({"action": kind, "workspace": "w", "name": "roads"});
+        world.master.write(format!("geoserver/{folder}/w.roads.empty_gwc.json"), document.to_string());
+    }
+    world.publish_group("w", "all", &[("publish", "roads")], &json!({}));
+    world.commit("empty tiles; a group");
+    world.pull().succeeded();
+    assert_eq!(cdn.purges(), ["w", "w", "w%3Aall", "w%3Aroads"]);
+    world.slave(&["sync"]).succeeded();
+    assert_eq!(cdn.purges(), [""; 0], "nothing is due");
+    world.master.remove("geoserver/layergroups/w.all.json");
+    world.remove(&roads);
+    world.commit("remove");
+    not_a_word(&world.pull().succeeded(), TOKEN);
+    assert_eq!(cdn.purges(), ["w", "w", "w%3Aall", "w%3Aroads"]);
+    let written = String::from_utf8_lossy(&journal(&world)).into_owned();
+    assert!(!written.contains(TOKEN));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cdn_that_fails_is_purged_by_the_next_run() {
+    let world = World::start(Vcs::Hg).await;
+    let cdn = Cdn::start(&world).await;
+    let roads = Layer::new("w", "roads");
+    cdn.answers(403);
+    world.publish(&roads).await;
+    world.commit("roads");
+    let outcome = world.pull().succeeded();
+    not_a_word(&outcome, TOKEN);
+    assert!(world.geoserver().layer("w", "roads").is_some());
+    let record = world.state(&roads.job_file());
+    assert_eq!(record["state"], json!("succeeded"));
+    assert!(record["message"].as_str().unwrap_or_default().contains("refuses the token"), "{record:#}");
+    assert_eq!(cdn.purges(), of_roads(), "not once more in the same run");
+
+    // A run without any job, and the one after it.
+    cdn.answers(200);
+    clear_requests(&world);
+    world.slave(&["sync"]).succeeded();
+    assert_eq!(cdn.purges(), of_roads());
+    no_requests(&world);
+    world.slave(&["sync"]).succeeded();
+    assert_eq!(cdn.purges(), [""; 0]);
+
+    // Tiles that were emptied while the CDN was away.
+    cdn.answers(404);
+    let document = json!({"action": "empty_gwc", "workspace": "w", "name": "roads"});
+    world.master.write("geoserver/layers/w.roads.empty_gwc.json", document.to_string());
+    world.commit("empty tiles");
+    world.pull().succeeded();
+    cdn.purges();
+    cdn.answers(200);
+    world.slave(&["sync"]).succeeded();
+    assert_eq!(cdn.purges(), of_roads());
+
+    // Nobody to tell any more: nothing stays due for ever.
+    cdn.answers(404);
+    world.publish_meta(&roads.clone().title("Roads anew"));
+    world.commit("meta");
+    world.pull().succeeded();
+    world.set("FASTLY_PURGE_URL", "");
+    world.slave(&["sync"]).succeeded();
+    cdn.purges();
+    world.set("FASTLY_PURGE_URL", &format!("http://{}/service/{{}}/purge/{{}}", cdn.address));
+    cdn.answers(200);
+    world.slave(&["sync"]).succeeded();
+    assert_eq!(cdn.purges(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_one_geoserver_lacks_is_purged_for_the_others() {
+    let world = World::start_with(Vcs::Hg, 2).await;
+    let cdn = Cdn::start(&world).await;
+    let roads = Layer::new("w", "roads");
+    world.doubles[1].stop();
+    world.publish(&roads).await;
+    world.commit("roads");
+    world.pull().failed();
+    assert_eq!(cdn.purges(), of_roads());
+    world.doubles[1].resume();
+    world.pull().succeeded();
+    assert_eq!(cdn.purges(), of_roads());
+}
