@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::world::{Layer, Outcome, World};
 
+mod cascaded;
 mod chain;
 mod commands;
 mod failures;

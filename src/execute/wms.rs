@@ -134,8 +134,8 @@ impl Ctx<'_> {
         let upstream = self.upstream(server, &job.workspace, &job.store).await?;
         let key = format!("{} {}", upstream.address, upstream.username.as_deref().unwrap_or_default());
         let (username, password) = (upstream.username.as_deref(), upstream.password.as_ref());
-        let asked =
-            self.run.capabilities.once(key, upstream_layers(&upstream.address, username, password, UPSTREAM_LIMIT));
+        let limit = UPSTREAM_LIMIT.min(self.run.parts.choices.step_limit);
+        let asked = self.run.capabilities.once(key, upstream_layers(&upstream.address, username, password, limit));
         let layers: UpstreamLayers = match asked.await {
             // It answers at once, and GeoServer may know the password.
             Err(error) if error.kind() == ErrorKind::Denied && password.is_none() => {
