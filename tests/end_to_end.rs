@@ -19,10 +19,12 @@ mod filters;
 mod git;
 mod heads;
 mod kinds;
+mod live;
 mod order;
 mod previews;
 mod purges;
 mod targets;
+mod tiles;
 mod twenty_layers;
 
 async fn count(world: &World, schema: &str, relation: &str) -> i64 {

@@ -69,7 +69,7 @@ impl Ctx<'_> {
             styles: &job.styles,
             setting: &job.geoserver_setting,
             preview: &job.preview,
-            publication: None,
+            publication: job.data.as_ref().and_then(|data| data.md5.clone()),
         })
     }
 

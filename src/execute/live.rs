@@ -45,7 +45,7 @@ impl Ctx<'_> {
             styles: &job.styles,
             setting: &job.geoserver_setting,
             preview: &job.preview,
-            publication: job.job_id,
+            publication: job.job_id.map(|id| id.to_string()),
         };
         let servers = self.unfinished_geoservers();
         self.note_purge(&job.workspace, &job.name).await?;
@@ -55,6 +55,10 @@ impl Ctx<'_> {
         self.present(&layer.presented(), &mut notes).await;
         if !self.run.parts.choices.keep_cached_files {
             self.discard(&fetched);
+            // A run that was killed after it had used them.
+            for style in &job.styles {
+                self.evict_style(&job.workspace, &job.name, style.geoserver_name().as_str());
+            }
         }
         Ok(succeeded(&notes))
     }

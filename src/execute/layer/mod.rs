@@ -36,20 +36,20 @@ pub(super) struct VectorLayer<'a> {
     pub(super) styles: &'a [StyleRef],
     pub(super) setting: &'a GeoserverSetting,
     pub(super) preview: &'a Preview,
-    /// Identifies the data where the database cannot: it changes with each publication.
-    pub(super) publication: Option<i64>,
+    /// Identifies the data where the database cannot: it changes with each publication of data.
+    pub(super) publication: Option<String>,
 }
 
 impl VectorLayer<'_> {
-    /// Identifies what maps of the layer show, given the data that its table holds.
-    fn shown(&self, data_md5: Option<&str>) -> String {
+    /// Identifies what maps of the layer show: its data, and a digest of the rest.
+    fn shown(&self, data: &str) -> String {
         let styles: Vec<_> = self
             .styles
             .iter()
             .map(|style| (&style.name, style.is_default, style.file.as_ref().and_then(|file| file.md5.as_ref())))
             .collect();
-        let data = data_md5.map_or_else(|| format!("{:?}", self.publication), str::to_owned);
-        crate::plan::hex_md5(format!("{data} {} {:?} {styles:?}", self.native_name, self.viewsql).as_bytes())
+        let rest = crate::plan::hex_md5(format!("{} {:?} {styles:?}", self.native_name, self.viewsql).as_bytes());
+        format!("{data} {rest}")
     }
 
     /// The layer as previews and the CDN see it.
@@ -135,12 +135,17 @@ impl Ctx<'_> {
             self.remember(server, &columns_key, Some(columns));
         }
         let bad_styles = self.step(Step::Styles, target, Box::pin(self.styles_on(server, layer, files))).await?;
+        // A job about metadata alone does not say which data are there: those that were.
+        let data = data_md5.or_else(|| layer.publication.clone()).or_else(|| {
+            let tiles = self.recall(server, &Self::fact_key("tiles", layer.workspace, layer.name))?;
+            Some(tiles.split_once(' ')?.0.to_owned())
+        });
         let tiled = Tiled {
             workspace: layer.workspace,
             name: layer.name,
             setting: layer.setting,
             vector_formats: layer.service_type == ServiceType::Wfs,
-            content: layer.shown(data_md5.as_deref()),
+            content: layer.shown(data.as_deref().unwrap_or("unknown")),
             is_new: change == Change::Created,
         };
         let tiles = self.step(Step::TileLayer, target, Box::pin(self.tile_layer(server, &tiled))).await;

@@ -182,7 +182,7 @@ impl Ctx<'_> {
     }
 
     /// Removes what the cache holds of a style that GeoServer knows as `style`.
-    pub(super) fn evict_style(&self, workspace: &GeoName, layer: &GeoName, style: &str) {
+    pub(in crate::execute) fn evict_style(&self, workspace: &GeoName, layer: &GeoName, style: &str) {
         let own_name =
             style.strip_prefix(layer.as_str()).map_or(style, |rest| rest.strip_prefix('.').unwrap_or("builtin"));
         self.evict(CacheName::style(workspace.as_str(), layer.as_str(), own_name));
