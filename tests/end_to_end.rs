@@ -20,6 +20,7 @@ mod git;
 mod heads;
 mod kinds;
 mod live;
+mod names;
 mod order;
 mod previews;
 mod purges;
