@@ -50,6 +50,8 @@ impl Ctx<'_> {
         match &self.run.rules {
             Ok(Some(rules)) => server.ensure_rules_of_layer(workspace, name, rules).await,
             Ok(None) => Ok(Change::Unchanged),
+            // One that is there has the rules that it had.
+            Err(_) if server.layer_exists(workspace, name).await? => Ok(Change::Unchanged),
             Err(error) => Err(Error::new(
                 ErrorKind::Dependency,
                 "the access rules cannot be read, so the layer might be open to everybody",

@@ -14,6 +14,7 @@ impl Ctx<'_> {
         self.note_purge(&job.workspace, &job.name).await?;
         let absent = self
             .on_each(&self.unfinished_geoservers(), |server| async move {
+                self.after_rules().await;
                 let target = Some(server.name());
                 self.step(Step::Workspace, target, Box::pin(self.shared_workspace(server, &job.workspace))).await?;
                 let (members, absent) =
@@ -77,6 +78,7 @@ impl Ctx<'_> {
             srs: job.srs.clone(),
             members: members.clone(),
         };
+        self.layer_rules(server, &job.workspace, &job.name).await?;
         let change = server.publish_layer_group(&group).await?;
         let message = (!absent.is_empty()).then(|| format!("without {}", names(&absent)));
         let end = if absent.iter().all(|member| self.refused(member)) {

@@ -60,6 +60,9 @@ const STOP_GRACE: Duration = Duration::from_secs(8);
 /// Targets in the journal under which stands what is still to be done when all jobs are.
 pub const LOOSE_ENDS: [&str; 2] = [presentation::CDN, followers::RELOAD];
 
+/// How many previews are drawn at once: people want maps of the same GeoServers.
+const DRAWINGS: usize = 2;
+
 /// How long files are kept that were begun for a job that failed.
 const BEGUN_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -172,6 +175,7 @@ pub async fn execute(
         restores: Semaphore::new(parts.choices.parallel_restores.max(1)),
         tables: Tables::new(count),
         removals: Removals::new(free),
+        drawings: Semaphore::new(DRAWINGS),
         database_steps: Shared::new(),
         geoserver_steps: Shared::new(),
         access: tokio::sync::Mutex::new(HashMap::new()),
@@ -205,8 +209,11 @@ pub async fn execute(
             run.mark_ended(job);
         }
     }
-    run.purge_what_is_due().await;
-    run.reload_followers().await;
+    if !run.stop.is_cancelled() {
+        // What is left out here is on record as due.
+        run.purge_what_is_due().await;
+        run.reload_followers().await;
+    }
     run.parts.transfer.close().await;
     // What was begun for a failed job is gone on with; nobody else works in there.
     let keep = if run.failed.load(Ordering::Relaxed) { BEGUN_KEPT } else { Duration::ZERO };
@@ -250,6 +257,8 @@ struct Run {
     restores: Semaphore,
     tables: Tables,
     removals: Removals,
+    /// Maps that are drawn at the same time.
+    drawings: Semaphore,
     /// Steps in the database, by what they make.
     database_steps: Shared<String, ()>,
     /// Steps in a GeoServer, by target and what they make.

@@ -88,6 +88,7 @@ impl Ctx<'_> {
             bbox: layer.bbox,
             crs: layer.crs.map(str::to_owned),
         };
+        let _one_of_few = self.run.drawings.acquire().await.map_err(|_| super::stopped())?;
         let mut failures = Vec::new();
         for server in &self.run.parts.geoservers {
             match server.preview(&links, &map).await {

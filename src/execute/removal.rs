@@ -4,6 +4,7 @@ use super::{Ctx, JobEnd, Step, succeeded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::geoserver::{GeoServer, StoreKind};
 use crate::job::{JobKind, Removal};
+use crate::name::GeoName;
 
 impl Ctx<'_> {
     /// Takes away what a store, layer or group job has made.
@@ -38,10 +39,7 @@ impl Ctx<'_> {
         self.on_each(servers, |server| async move {
             match job.kind {
                 JobKind::LiveLayer => {
-                    let store = match &job.store {
-                        Some(store) => store.clone(),
-                        None => self.store_of_workspace(&job.workspace)?,
-                    };
+                    let Some(store) = self.live_store_of(server, job).await? else { return Ok(()) };
                     let layer = (&job.workspace, &store, &job.name);
                     self.remove_from(server, layer, &job.styles).await
                 }
@@ -50,6 +48,23 @@ impl Ctx<'_> {
         })
         .await
         .map(drop)
+    }
+
+    /// The store that a live layer is in: as its document says, else as it was published. None when there
+    /// is no such layer.
+    async fn live_store_of(&self, server: &GeoServer, job: &Removal) -> Result<Option<GeoName>> {
+        if let Some(store) = &job.store {
+            return Ok(Some(store.clone()));
+        }
+        if let Some(store) = self.recall(server, &Self::fact_key("in store", &job.workspace, &job.name)) {
+            return GeoName::new("store", store).map(Some);
+        }
+        if !server.layer_exists(&job.workspace, &job.name).await? {
+            return Ok(None);
+        }
+        Err(Error::new(ErrorKind::Missing, "which store the live layer is in is not known, so that it stays")
+            .subject(format!("{}:{}", job.workspace, job.name))
+            .hint("its metadata are gone from the master; remove the layer by hand in GeoServer, and run again"))
     }
 
     async fn remove_one(&self, server: &GeoServer, job: &Removal) -> Result<()> {

@@ -26,6 +26,9 @@ impl Ctx<'_> {
         let fact = Self::fact_key("store", &store.workspace, &store.name);
         let key = (server.name().to_owned(), fact.clone());
         let make = async {
+            if self.recall(server, &fact) != Some(store.fingerprint()?) {
+                self.forget(server, &fact).await?;
+            }
             let (change, fingerprint) =
                 server.ensure_postgis_store(store, self.recall(server, &fact).as_deref()).await?;
             if self.recall(server, &fact).as_deref() != Some(fingerprint.as_str()) {

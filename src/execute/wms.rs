@@ -68,6 +68,9 @@ impl Ctx<'_> {
 
     async fn wms_store_on(&self, server: &GeoServer, store: &WmsStore) -> Result<Stepped<()>> {
         let fact = Self::fact_key("store", &store.workspace, &store.name);
+        if self.recall(server, &fact) != Some(store.fingerprint()?) {
+            self.forget(server, &fact).await?;
+        }
         let (change, fingerprint) = server.ensure_wms_store(store, self.recall(server, &fact).as_deref()).await?;
         if self.recall(server, &fact).as_deref() != Some(fingerprint.as_str()) {
             self.remember(server, &fact, Some(fingerprint));
@@ -132,8 +135,9 @@ impl Ctx<'_> {
     /// Finds out whether the upstream answers and has the layer, before GeoServer asks for it.
     async fn ask_upstream(&self, server: &GeoServer, job: &WmsLayerJob) -> Result<Stepped<()>> {
         let upstream = self.upstream(server, &job.workspace, &job.store).await?;
-        let key = format!("{} {}", upstream.address, upstream.username.as_deref().unwrap_or_default());
         let (username, password) = (upstream.username.as_deref(), upstream.password.as_ref());
+        // Asked without the password that a store of this pass knows, it refuses.
+        let key = format!("{} {} {}", upstream.address, username.unwrap_or_default(), password.is_some());
         let limit = UPSTREAM_LIMIT.min(self.run.parts.choices.step_limit);
         let asked = self.run.capabilities.once(key, upstream_layers(&upstream.address, username, password, limit));
         let layers: UpstreamLayers = match asked.await {

@@ -73,6 +73,18 @@ pub fn default_store_parameters() -> BTreeMap<&'static str, &'static str> {
     ])
 }
 
+impl PostgisStore {
+    /// The fingerprint that [`GeoServer::ensure_postgis_store`] gives back, for a store whose parameters hold
+    /// `dbtype` and `namespace`.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be computed.
+    pub fn fingerprint(&self) -> Result<String> {
+        Wanted { store: self, parameters: self.parameters.clone(), password: self.password.clone() }.fingerprint()
+    }
+}
+
 impl GeoServer {
     /// Makes sure that a PostGIS store is there with exactly these parameters, and gives back the
     /// fingerprint of what GeoServer now has. The caller keeps it and hands it in as `last_pushed`

@@ -50,6 +50,17 @@ impl fmt::Debug for WmsStore {
     }
 }
 
+impl WmsStore {
+    /// The fingerprint that [`GeoServer::ensure_wms_store`] gives back.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be computed.
+    pub fn fingerprint(&self) -> Result<String> {
+        fingerprint(self)
+    }
+}
+
 impl GeoServer {
     /// Makes sure that a WMS store is there as told, and gives back the fingerprint of what GeoServer
     /// now has. The caller keeps it and hands it in as `last_pushed` the next time: GeoServer shows

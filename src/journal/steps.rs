@@ -95,9 +95,14 @@ impl Journal {
     }
 }
 
-/// Drops the steps of a job that did not succeed.
+/// Drops the steps of a job that did not succeed, and all steps on a target where one did not: what is left
+/// of them would look as if all had.
 pub(super) fn keep_succeeded(transaction: &Transaction<'_>, job: i64) -> rusqlite::Result<usize> {
-    transaction.execute("delete from step where job = ?1 and outcome not in ('done', 'unchanged')", [job])
+    transaction.execute(
+        "delete from step where job = ?1 and (outcome not in ('done', 'unchanged') or target in
+            (select target from step where job = ?1 and outcome not in ('done', 'unchanged')))",
+        [job],
+    )
 }
 
 /// Drops all steps of a job.

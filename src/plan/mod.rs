@@ -113,7 +113,7 @@ pub fn plan(candidates: Vec<Candidate>, known: &HashMap<String, Known>, again: A
             plan.done.push(job.file.path);
         }
     }
-    drop_superseded_removals(&mut plan.jobs);
+    drop_superseded_removals(&mut plan.jobs, known);
     order::arrange(&mut plan.jobs);
     plan
 }
@@ -129,14 +129,24 @@ fn is_done(known: Option<&Known>, content_md5: &str, action: Option<Action>) -> 
 
 /// A layer that moves from one channel to another is removed here and published there: taking it
 /// away after (or just before) it was published would lose it.
-fn drop_superseded_removals(jobs: &mut [PlannedJob]) {
+///
+/// It counts also what an earlier run has published: the two changes may come one after the other.
+fn drop_superseded_removals(jobs: &mut [PlannedJob], known: &HashMap<String, Known>) {
     let published: HashMap<Subject, String> = jobs
         .iter()
         .filter(|job| job.action == Some(Action::Publish))
         .map(|job| (subject(job), job.file.path.clone()))
         .collect();
+    let is_published = |known: &Known| known.action == Action::Publish.as_str() && known.state == State::Succeeded;
+    let before: HashMap<&str, &String> = known
+        .iter()
+        .filter(|(_, known)| is_published(known))
+        .filter_map(|(path, _)| Some((path.split_once('/')?.1, path)))
+        .collect();
     for job in jobs.iter_mut().filter(|job| job.action == Some(Action::Remove)) {
-        if let Some(path) = published.get(&subject(job)) {
+        let inside_channel = job.file.path.split_once('/').map_or("", |(_, path)| path);
+        let before = before.get(inside_channel).copied().filter(|path| **path != job.file.path);
+        if let Some(path) = published.get(&subject(job)).or(before) {
             job.work = Work::Superseded(format!("nothing is removed: {path} publishes the same name"));
         }
     }
@@ -198,6 +208,20 @@ mod tests {
         };
         let plan = plan(vec![gone, there], &HashMap::new(), Again::Never);
         assert!(matches!(plan.jobs[1].work, Work::Superseded(_)), "{:?}", plan.jobs[1]);
+    }
+
+    #[test]
+    fn a_layer_that_moved_to_another_channel_before_is_not_removed() {
+        let gone = |path: &str| Candidate {
+            file: job::classify(path, &["other".to_owned(), "geoserver".to_owned()]).unwrap(),
+            deleted: true,
+            ..candidate("geoserver/layers/ws.roads.json", PUBLISH)
+        };
+        let known = HashMap::from([succeeded("geoserver/layers/ws.roads.json", PUBLISH, "publish")]);
+        let plan_of = |path: &str| plan(vec![gone(path)], &known, Again::Never).jobs.remove(0);
+        assert!(matches!(plan_of("other/layers/ws.roads.json").work, Work::Superseded(_)));
+        assert!(matches!(plan_of("geoserver/layers/ws.roads.json").work, Work::Run(_)));
+        assert!(matches!(plan_of("other/layers/ws.lakes.json").work, Work::Run(_)));
     }
 
     #[test]

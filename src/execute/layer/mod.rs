@@ -106,13 +106,30 @@ impl Ctx<'_> {
             self.step(Step::Store, target, Box::pin(self.shared_store(server, store))).await?;
         }
         let data_key = Self::fact_key("data", layer.workspace, layer.name);
-        let data_md5 = self.published_data(layer).await?;
+        let data_md5 = match &layer.table {
+            Some(_) => self.published_data(layer).await?,
+            // Nobody tells whether the data of another database are others: each publication may mean it.
+            None => layer.publication.clone(),
+        };
         let data_changed = data_md5.is_some() && self.recall(server, &data_key) != data_md5;
         // Names alone do not tell that a column has another type.
         let columns_key = Self::fact_key("columns", layer.workspace, layer.name);
         let columns = crate::plan::hex_md5(described.columns.as_bytes());
-        let columns_changed =
-            !described.columns.is_empty() && self.recall(server, &columns_key).as_ref() != Some(&columns);
+        let columns_changed = match &layer.table {
+            Some(_) => !described.columns.is_empty() && self.recall(server, &columns_key).as_ref() != Some(&columns),
+            None => data_changed,
+        };
+        let tiles_key = Self::fact_key("tiles", layer.workspace, layer.name);
+        // A job about metadata alone does not say which data are there: those that were.
+        let data = data_md5.clone().or_else(|| layer.publication.clone()).or_else(|| {
+            let tiles = self.recall(server, &tiles_key)?;
+            Some(tiles.split_once(' ')?.0.to_owned())
+        });
+        let content = layer.shown(data.as_deref().unwrap_or("unknown"));
+        if self.recall(server, &tiles_key).as_ref() != Some(&content) {
+            // From here on tiles may be drawn of either.
+            self.forget(server, &tiles_key).await?;
+        }
         let change = self
             .step(
                 Step::FeatureType,
@@ -131,21 +148,21 @@ impl Ctx<'_> {
         if data_changed {
             self.remember(server, &data_key, data_md5.clone());
         }
+        if layer.table.is_none() {
+            // A removal may have nothing but the layer's name.
+            let key = Self::fact_key("in store", layer.workspace, layer.name);
+            self.remember(server, &key, Some(layer.store.to_string()));
+        }
         if self.recall(server, &columns_key).as_ref() != Some(&columns) {
             self.remember(server, &columns_key, Some(columns));
         }
         let bad_styles = self.step(Step::Styles, target, Box::pin(self.styles_on(server, layer, files))).await?;
-        // A job about metadata alone does not say which data are there: those that were.
-        let data = data_md5.or_else(|| layer.publication.clone()).or_else(|| {
-            let tiles = self.recall(server, &Self::fact_key("tiles", layer.workspace, layer.name))?;
-            Some(tiles.split_once(' ')?.0.to_owned())
-        });
         let tiled = Tiled {
             workspace: layer.workspace,
             name: layer.name,
             setting: layer.setting,
             vector_formats: layer.service_type == ServiceType::Wfs,
-            content: layer.shown(data.as_deref().unwrap_or("unknown")),
+            content,
             is_new: change == Change::Created,
         };
         let tiles = self.step(Step::TileLayer, target, Box::pin(self.tile_layer(server, &tiled))).await;
@@ -222,8 +239,9 @@ impl Ctx<'_> {
         for style in &styles {
             self.evict_style(workspace, layer, style);
         }
-        // Only now: until the styles are gone, they are known as the layer's own by this alone.
+        // Only now: until they are gone, the layer's own styles are known by this alone, and its store.
         self.remember(server, &owned_key, None);
+        self.remember(server, &Self::fact_key("in store", workspace, layer), None);
         Ok(())
     }
 }
