@@ -100,10 +100,8 @@ async fn what_changes_is_purged_once() {
     world.commit("meta");
     world.pull().succeeded();
     assert_eq!(cdn.purges(), of_roads());
-    for (kind, folder) in [("empty_gwc", "layers")] {
-        let document = json!({"action": kind, "workspace": "w", "name": "roads"});
-        world.master.write(format!("geoserver/{folder}/w.roads.empty_gwc.json"), document.to_string());
-    }
+    let document = json!({"action": "empty_gwc", "workspace": "w", "name": "roads"});
+    world.master.write("geoserver/layers/w.roads.empty_gwc.json", document.to_string());
     world.publish_group("w", "all", &[("publish", "roads")], &json!({}));
     world.commit("empty tiles; a group");
     world.pull().succeeded();

@@ -28,14 +28,14 @@ enum Victim {
 }
 
 /// A small generator, so that a failure can be had again by its seed.
-struct Chance(u64);
+pub(super) struct Chance(pub(super) u64);
 
 impl Chance {
-    fn from_env() -> Self {
+    pub(super) fn from_env() -> Self {
         Self(number_from_env("BORG_TEST_SEED").unwrap_or_else(|| u64::from(std::process::id()) * 0x9e37_79b9 + 1))
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -127,7 +127,7 @@ impl<'a> Scene<'a> {
 }
 
 /// What an operator does before the next pull when `hg` was killed: it says so itself.
-fn recover(world: &World) {
+pub(super) fn recover(world: &World) {
     let store = world.clone.join(".hg/store");
     if store.join("journal").exists() {
         outcome(&mut world.master.command(&world.clone, ["hg", "recover", "-q"]));

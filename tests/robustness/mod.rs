@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a step that fails ends the test")]
 
 mod kills;
+mod kills_of_all_kinds;
 mod processes;
 mod readers;
 mod signals;
