@@ -2,7 +2,7 @@
 
 use super::{Ctx, JobEnd, Step};
 use crate::error::{Error, ErrorKind, Result};
-use crate::geoserver::{AccessRules, Change, GeoServer};
+use crate::geoserver::{AccessRules, Change, GeoServer, Member};
 use crate::name::GeoName;
 
 /// The rules of all channels' files together; none without a file.
@@ -50,8 +50,8 @@ impl Ctx<'_> {
         match &self.run.rules {
             Ok(Some(rules)) => server.ensure_rules_of_layer(workspace, name, rules).await,
             Ok(None) => Ok(Change::Unchanged),
-            // One that is there has the rules that it had.
-            Err(_) if server.layer_exists(workspace, name).await? => Ok(Change::Unchanged),
+            // A mistake in the rules takes nothing from what is published.
+            Err(_) if self.is_published(server, workspace, name).await? => Ok(Change::Unchanged),
             Err(error) => Err(Error::new(
                 ErrorKind::Dependency,
                 "the access rules cannot be read, so the layer might be open to everybody",
@@ -60,5 +60,10 @@ impl Ctx<'_> {
             .source(error.copy())
             .hint("correct the access rules on the master; this job follows with the next run")),
         }
+    }
+
+    async fn is_published(&self, server: &GeoServer, workspace: &GeoName, name: &GeoName) -> Result<bool> {
+        let layer = Member::Layer(workspace.clone(), name.clone());
+        Ok(server.existing_members(&[layer]).await? == [true])
     }
 }
