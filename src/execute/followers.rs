@@ -28,8 +28,18 @@ impl Run {
                 self.emit(Event::TargetFailed { target: follower.name().to_owned(), error });
                 continue;
             }
-            let (target, key) = (RELOAD.to_owned(), follower.name().to_owned());
-            self.emit(Event::Fact { target, key, value: None });
+            self.is_reloaded(follower.name());
         }
+        // Who shares the directory no longer would stay due for ever.
+        for due in self.background.reload_due.iter().filter(|_| !self.parts.geoservers.is_empty()) {
+            if !self.parts.followers.iter().any(|follower| follower.name() == due) {
+                self.is_reloaded(due);
+            }
+        }
+    }
+
+    fn is_reloaded(&self, follower: &str) {
+        let (target, key) = (RELOAD.to_owned(), follower.to_owned());
+        self.emit(Event::Fact { target, key, value: None });
     }
 }
