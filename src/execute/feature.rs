@@ -34,6 +34,11 @@ impl Ctx<'_> {
             let publish = self.publish_on_geoservers(&layer, Some(&store), &servers, styles?, &mut notes);
             fetched.extend(Box::pin(publish).await?);
         }
+        self.note_left_out(
+            job.sync_postgres_data && job.action == Action::Publish,
+            job.sync_geoserver_data,
+            &mut notes,
+        );
         if job.sync_geoserver_data {
             Box::pin(self.present(&layer.presented(), &mut notes)).await;
         }
@@ -42,6 +47,17 @@ impl Ctx<'_> {
             self.discard_leftovers(&job.workspace, &job.name, job.styles.iter().map(StyleRef::geoserver_name));
         }
         Ok(succeeded(&notes))
+    }
+
+    /// Says what the settings leave out of a job that does the rest.
+    fn note_left_out(&self, database: bool, geoserver: bool, notes: &mut Vec<String>) {
+        let skip = &self.run.parts.choices.skip;
+        if skip.db && database {
+            notes.push("SKIP_DB is set: nothing was done in the database; the first run without it does it".into());
+        }
+        if skip.gs && geoserver {
+            notes.push("SKIP_GS is set: nothing was done on GeoServer; the first run without it does it".into());
+        }
     }
 
     /// Removes files from the cache for which there is no more use.
@@ -256,15 +272,19 @@ impl Ctx<'_> {
 
     /// Takes a feature layer away: from every GeoServer first, then from the database.
     pub(super) async fn remove_feature(&self, job: &FeatureRemoval) -> Result<JobEnd> {
-        let servers: Vec<_> = self.run.parts.geoservers.iter().collect();
+        let servers = self.unfinished_geoservers();
         let store = self.store_of_workspace(&job.workspace)?;
         let layer = (&job.workspace, &store, &job.name);
         self.note_purge(&job.workspace, &job.name).await?;
         // The table stays as long as a GeoServer may still read it.
         self.on_each(&servers, |server| self.remove_from(server, layer, &job.styles)).await?;
         let mut notes = Vec::new();
+        self.note_left_out(true, true, &mut notes);
         self.purge(&job.workspace, &job.name, &mut notes).await;
-        if let Some(database) = &self.run.parts.database {
+        // A table that went with an earlier try may be another layer's now.
+        if let Some(database) = &self.run.parts.database
+            && !self.is_finished(super::DATABASE)
+        {
             let table = Table {
                 schema: job.database.schema.clone(),
                 data_schema: job.database.data_schema.clone(),

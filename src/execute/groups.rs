@@ -1,24 +1,34 @@
 //! Layer groups.
 
 use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 
 use super::layer::Tiled;
-use super::{Ctx, JobEnd, Step, StepEnd, Stepped, succeeded};
+use super::{Ctx, Event, JobEnd, Step, StepEnd, Stepped, succeeded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::geoserver::{GeoServer, LayerGroup, Member};
 use crate::job::{GroupMember, LayerGroupJob, MemberKind};
+
+/// The target under which the journal keeps which members a group was published without, by its job file:
+/// `workspace.name`, separated by commas.
+pub const INCOMPLETE_GROUPS: &str = "incomplete groups";
 
 impl Ctx<'_> {
     /// Publishes a layer group with those of its members that are there.
     pub(super) async fn publish_group(&self, job: &LayerGroupJob) -> Result<JobEnd> {
         self.note_purge(&job.workspace, &job.name).await?;
+        let all_absent = Mutex::new(BTreeSet::new());
         let absent = self
-            .on_each(&self.unfinished_geoservers(), |server| async move {
+            .on_each(&self.unfinished_geoservers(), |server| {
+                let all_absent = &all_absent;
+                async move {
                 self.after_rules().await;
                 let target = Some(server.name());
                 self.step(Step::Workspace, target, Box::pin(self.shared_workspace(server, &job.workspace))).await?;
                 let (members, absent) =
                     self.step(Step::LayerGroup, target, Box::pin(self.group_on(server, job))).await?;
+                let stems = absent.iter().map(|member| format!("{}.{}", member.workspace, member.name));
+                all_absent.lock().unwrap_or_else(PoisonError::into_inner).extend(stems);
                 let tiled = Tiled {
                     workspace: &job.workspace,
                     name: &job.name,
@@ -38,8 +48,10 @@ impl Ctx<'_> {
                 )
                 .subject(format!("{}:{}", job.workspace, job.name))
                 .hint("see why they are missing with `borg-slave status`; the group follows with the run that brings them"))
-            })
-            .await?;
+            }})
+            .await;
+        self.keep_absent(&all_absent.into_inner().unwrap_or_else(PoisonError::into_inner));
+        let absent = absent?;
         let filtered: BTreeSet<String> =
             absent.iter().flatten().map(|member| format!("{}:{}", member.workspace, member.name)).collect();
         let note = (!filtered.is_empty()).then(|| {
@@ -49,6 +61,15 @@ impl Ctx<'_> {
         let mut notes: Vec<String> = note.into_iter().collect();
         self.purge(&job.workspace, &job.name, &mut notes).await;
         Ok(succeeded(&notes))
+    }
+
+    /// Keeps what the group lacks, so that it is published again with what comes.
+    pub(super) fn keep_absent(&self, absent: &BTreeSet<String>) {
+        let (target, key) = (INCOMPLETE_GROUPS.to_owned(), self.file.path.clone());
+        let value = (!absent.is_empty()).then(|| absent.iter().cloned().collect::<Vec<_>>().join(","));
+        if self.run.background.facts.get(&target, &key) != value {
+            self.run.emit(Event::Fact { target, key, value });
+        }
     }
 
     async fn group_on<'j>(

@@ -39,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::events::{Event, JobEnd, Note, Step, StepEnd};
 pub use self::facts::Facts;
 pub use self::followers::RELOAD;
+pub use self::groups::INCOMPLETE_GROUPS;
 pub use self::metadata::complete;
 use self::removals::Removals;
 use self::shared::Shared;
@@ -57,8 +58,16 @@ use crate::transfer::Transfer;
 /// engines kill after 10 s.
 const STOP_GRACE: Duration = Duration::from_secs(8);
 
-/// Targets in the journal under which stands what is still to be done when all jobs are.
-pub const LOOSE_ENDS: [&str; 2] = [presentation::CDN, followers::RELOAD];
+/// Targets in the journal under which stands what is still to be done when all jobs are, as far as these
+/// settings do it.
+pub fn loose_ends(settings: &crate::config::Settings) -> impl Iterator<Item = &'static str> {
+    let cdn = settings.fastly.is_some().then_some(presentation::CDN);
+    let reload = (!settings.skip.gs).then_some(followers::RELOAD);
+    cdn.into_iter().chain(reload)
+}
+
+/// The name of the database among targets, beside the addresses of GeoServers.
+pub const DATABASE: &str = "database";
 
 /// How many previews are drawn at once: people want maps of the same GeoServers.
 const DRAWINGS: usize = 2;
@@ -237,14 +246,21 @@ pub fn left_out_by(skip: &crate::config::Skip, file: &JobFile, action: &str) -> 
     }
 }
 
-/// The step that a job of this kind ends with on a GeoServer.
+/// The steps that a job of this kind takes on a GeoServer; it has done its part there when all went well. A
+/// bad style or a missing member fails a step and not those after it.
 #[must_use]
-pub fn last_step(kind: JobKind, action: Option<Action>) -> Step {
+pub fn steps_on_geoserver(kind: JobKind, action: Option<Action>) -> &'static [Step] {
     match (kind, action) {
-        (JobKind::AccessRules, _) => Step::AccessRules,
-        (_, Some(Action::EmptyGwc)) => Step::EmptyTiles,
-        (JobKind::WmsStore | JobKind::LiveStore, _) => Step::Store,
-        _ => Step::TileLayer,
+        (JobKind::AccessRules, _) => &[Step::AccessRules],
+        (JobKind::Auth | JobKind::Workspace, _) => &[],
+        (_, Some(Action::EmptyGwc)) => &[Step::EmptyTiles],
+        (JobKind::WmsStore | JobKind::LiveStore, Some(Action::Remove)) => &[Step::RemoveStore],
+        (JobKind::LayerGroup, Some(Action::Remove)) => &[Step::RemoveGroup],
+        (_, Some(Action::Remove)) => &[Step::RemoveLayer],
+        (JobKind::WmsStore | JobKind::LiveStore, _) => &[Step::Store],
+        (JobKind::LayerGroup, _) => &[Step::LayerGroup, Step::TileLayer],
+        (JobKind::WmsLayer, _) => &[Step::WmsLayer, Step::TileLayer],
+        (JobKind::Feature | JobKind::LiveLayer, _) => &[Step::FeatureType, Step::Styles, Step::TileLayer],
     }
 }
 

@@ -1,5 +1,7 @@
 //! Removal of stores, of layers that are no features, and of groups.
 
+use std::collections::BTreeSet;
+
 use super::{Ctx, JobEnd, Step, succeeded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::geoserver::{GeoServer, StoreKind};
@@ -9,7 +11,7 @@ use crate::name::GeoName;
 impl Ctx<'_> {
     /// Takes away what a store, layer or group job has made.
     pub(super) async fn remove(&self, job: &Removal) -> Result<JobEnd> {
-        let servers: Vec<&GeoServer> = self.run.parts.geoservers.iter().collect();
+        let servers = self.unfinished_geoservers();
         let is_layer = matches!(job.kind, JobKind::WmsLayer | JobKind::LiveLayer | JobKind::LayerGroup);
         if is_layer {
             self.note_purge(&job.workspace, &job.name).await?;
@@ -26,6 +28,9 @@ impl Ctx<'_> {
                 }
                 outcome => break outcome?,
             }
+        }
+        if job.kind == JobKind::LayerGroup {
+            self.keep_absent(&BTreeSet::new());
         }
         let mut notes = Vec::new();
         if is_layer {

@@ -2,12 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::coverage::Coverage;
 use super::range::read;
 use crate::config::Settings;
 use crate::error::Result;
 use crate::execute::{self, Background, Facts};
 use crate::job::{self, Action, JobFile, JobKind};
-use crate::journal::{Journal, State, StepRecord};
+use crate::journal::{Journal, State};
 use crate::plan::{Candidate, Plan};
 use crate::state_repo::{Revision, StateRepo};
 
@@ -22,22 +23,26 @@ pub(super) async fn background(
     journal: &Journal,
     tip: &Revision,
     plan: &Plan,
+    coverage: &Coverage,
     again: bool,
 ) -> Result<Background> {
     let mut finished = HashMap::new();
     let known = journal.digest()?;
     for job in &plan.jobs {
-        // What succeeded and runs nevertheless has to be done anew, everywhere.
-        let same = known.get(&job.file.path).is_some_and(|known| {
-            known.content_md5 == job.content_md5 && known.action == job.action_name() && known.state != State::Succeeded
+        // What succeeded everywhere and runs nevertheless has to be done anew, everywhere.
+        let resumes = known.get(&job.file.path).is_some_and(|known| {
+            known.content_md5 == job.content_md5
+                && known.action == job.action_name()
+                && (known.state != State::Succeeded || coverage.lacking().contains(&job.file.path))
         });
-        if same
+        if resumes
             && !again
             && let Some(record) = journal.job(&job.file.path)?
         {
-            finished.insert(job.file.path.clone(), finished_targets(job.file.kind, job.action, &record.steps));
+            finished.insert(job.file.path.clone(), coverage.finished(&record, job.file.kind));
         }
     }
+    follow_publications(plan, &mut finished);
     let filtered_layers = known
         .iter()
         .filter(|(_, known)| known.state == State::Filtered)
@@ -87,16 +92,18 @@ async fn workspace_levels(
     Ok(levels)
 }
 
-/// The targets on which an earlier try of the same job did everything: it came to the last step, and none
-/// on the way has failed, as a style may without holding up what follows.
-fn finished_targets(kind: JobKind, action: Option<Action>, steps: &[StepRecord]) -> HashSet<String> {
-    let last = execute::last_step(kind, action).as_str();
-    let mut finished = HashSet::new();
-    for target in steps.iter().filter_map(|step| step.target.as_ref()) {
-        let mut there = steps.iter().filter(|step| step.target.as_ref() == Some(target));
-        if there.clone().any(|step| step.step == last) && there.all(|step| step.outcome.is_success()) {
-            finished.insert(target.clone());
+/// Newer metadata must have the last word wherever their layer is published again.
+fn follow_publications(plan: &Plan, finished: &mut HashMap<String, HashSet<String>>) {
+    let published = plan.jobs.iter().filter(|job| job.action == Some(Action::Publish));
+    for layer in published.filter(|job| job.file.kind == JobKind::Feature) {
+        let done = finished.get(&layer.file.path).cloned().unwrap_or_default();
+        let metadata = plan.jobs.iter().filter(|job| {
+            job.action == Some(Action::Meta) && job.file.kind == layer.file.kind && job.file.stem == layer.file.stem
+        });
+        for job in metadata {
+            if let Some(finished) = finished.get_mut(&job.file.path) {
+                finished.retain(|target| done.contains(target));
+            }
         }
     }
-    finished
 }

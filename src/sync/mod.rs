@@ -1,6 +1,7 @@
 //! One pass: changes → jobs → plan → execute → journal → cursor.
 
 mod background;
+mod coverage;
 mod ledger;
 mod range;
 
@@ -16,6 +17,7 @@ use crate::journal::{Journal, RunOutcome, RunSummary};
 use crate::plan::Plan;
 use crate::state_repo::{Revision, StateRepo};
 
+use self::coverage::Coverage;
 use self::ledger::{Entry, job_of, write_down};
 pub use self::range::{job_files, prepare};
 
@@ -52,6 +54,10 @@ pub struct Prepared {
     moves_cursor: bool,
     /// Earlier runs have left something to do that no single job is about.
     loose_ends: bool,
+    /// What a GeoServer, or the database, that came in later lacks.
+    coverage: Coverage,
+    /// The pass does all that is to be done.
+    is_whole: bool,
 }
 
 /// How a pass ended.
@@ -145,17 +151,20 @@ pub async fn run(
     let clock = Instant::now();
     let mut summary = Summary { done_before: prepared.plan.done.len(), ..Summary::default() };
     watcher.begins(&prepared);
-    let Prepared { from, to, plan, moves_cursor, loose_ends } = prepared;
+    let Prepared { from, to, plan, moves_cursor, loose_ends, coverage, is_whole } = prepared;
     if !plan.jobs.is_empty() || loose_ends {
         // What can be refused is refused before anything is written down.
         let parts = crate::wire::parts(settings, watcher.transfers(), stop)?;
         let again = !request.files.is_empty();
-        let background = background::background(settings, repository, journal, &to, &plan, again).await?;
+        let background = background::background(settings, repository, journal, &to, &plan, &coverage, again).await?;
         if moves_cursor && request.begin.as_ref() == Some(&from) && journal.cursor()?.is_none() && !from.is_null() {
             // Git keeps the commits even if a job fails: the next run starts where this one does.
             journal.set_cursor(from.as_str())?;
         }
         let run = journal.start_run(&request.trigger, Some(from.as_str()), Some(to.as_str()))?;
+        if !plan.jobs.is_empty() {
+            coverage.begin(journal)?;
+        }
         let ledger: Vec<Entry> = plan.jobs.iter().map(Entry::of).collect();
         let (sender, mut receiver) = mpsc::unbounded_channel();
         let executing = tokio::spawn(execute::execute(plan, parts, background, sender, stop.clone()));
@@ -199,6 +208,9 @@ pub async fn run(
     }
     let kept =
         summary.failed.is_empty() || (settings.hook_on_failure == HookOnFailure::Accept && !summary.was_stopped());
+    if is_whole && kept {
+        coverage.end(journal)?;
+    }
     if moves_cursor && kept && !settings.rollback {
         journal.set_cursor(to.as_str())?;
     }

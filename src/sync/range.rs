@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use super::coverage::Coverage;
 use super::{Prepared, Request};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
@@ -46,8 +47,10 @@ pub async fn prepare(
     let touched = journal.map(Journal::touched_since_cursor).transpose()?.unwrap_or_default();
     let applied_is_gone = noted.is_some() && cursor.is_none();
     // Where nothing has changed, only what is unfinished matters, however many jobs are known.
-    let nothing_new = request.files.is_empty() && from == to && touched.is_empty() && !applied_is_gone;
-    let known = match journal {
+    let coverage = journal.map(|journal| Coverage::read(settings, journal)).transpose()?.unwrap_or_default();
+    let nothing_new =
+        request.files.is_empty() && from == to && touched.is_empty() && !applied_is_gone && !coverage.is_pending();
+    let mut known = match journal {
         Some(journal) if nothing_new => journal.unfinished()?,
         Some(journal) => journal.digest()?,
         None => HashMap::new(),
@@ -56,9 +59,18 @@ pub async fn prepare(
         let mut candidates = changed_files(settings, repository, &from, &to).await?;
         let mut more = left_over(settings, &known, request.retry_failed, &candidates);
         // The changesets that were applied are gone again: any job may be of one of them.
+        let anew = done_anew(settings, repository, journal, &to, &candidates).await?;
+        // Their success is not the last word.
+        known.retain(|path, known| {
+            let is_lacking = known.state == State::Succeeded && coverage.lacking().contains(path);
+            !is_lacking && !anew.contains(path)
+        });
+        more.extend(anew);
+        more.extend(coverage.lacking().iter().cloned());
         let in_doubt = if applied_is_gone { known.keys().cloned().collect() } else { touched };
         let in_range: HashSet<String> = candidates.iter().map(|candidate| candidate.file.path.clone()).collect();
-        more.extend(in_doubt.into_iter().filter(|path| !in_range.contains(path.as_str())));
+        more.extend(in_doubt);
+        more.retain(|path| !in_range.contains(path.as_str()));
         let mut again = named_again(settings, repository, journal, &to, &more).await?;
         add_newer_metadata(settings, repository, &to, &mut again).await?;
         again.retain(|candidate| !in_range.contains(candidate.file.path.as_str()));
@@ -79,10 +91,11 @@ pub async fn prepare(
     let whole = request.files.is_empty() && settings.include.is_empty();
     let moves_cursor = whole && (request.from.is_none() || cursor.is_none()) && cursor.as_ref() != Some(&to);
     let loose_ends = match journal {
-        Some(journal) => execute::LOOSE_ENDS.iter().any(|target| journal.has_markers(target).unwrap_or(true)),
+        Some(journal) => execute::loose_ends(settings).any(|target| journal.has_markers(target).unwrap_or(true)),
         None => false,
     };
-    Ok(Prepared { from, to, plan, moves_cursor, loose_ends })
+    let is_whole = whole && request.from.is_none();
+    Ok(Prepared { from, to, plan, moves_cursor, loose_ends, coverage, is_whole })
 }
 
 /// The job files that a request names, or all of the tip.
@@ -198,6 +211,35 @@ fn left_over(
         } && !in_range.contains(path.as_str()))
         .map(|(path, _)| path.clone())
         .collect()
+}
+
+/// Jobs that are done anew because of what these candidates bring: groups that were published without one of
+/// them, and the access rules of the other channels when those of one are gone.
+async fn done_anew(
+    settings: &Settings,
+    repository: &mut StateRepo,
+    journal: Option<&Journal>,
+    tip: &Revision,
+    candidates: &[Candidate],
+) -> Result<BTreeSet<String>> {
+    let mut anew = BTreeSet::new();
+    if candidates.iter().any(|candidate| candidate.deleted && candidate.file.kind == JobKind::AccessRules) {
+        let files = repository.files(tip).await?;
+        anew.extend(files.into_iter().filter(|path| {
+            job::classify(path, &settings.channels).is_some_and(|file| file.kind == JobKind::AccessRules)
+        }));
+    }
+    let Some(journal) = journal else { return Ok(anew) };
+    if candidates.is_empty() || !journal.has_markers(execute::INCOMPLETE_GROUPS)? {
+        return Ok(anew);
+    }
+    let published = candidates.iter().filter(|candidate| !candidate.deleted && candidate.file.companion.is_none());
+    let stems: HashSet<&str> = published.map(|candidate| candidate.file.stem.as_str()).collect();
+    let groups = journal.markers()?.into_iter().filter(|((target, _), members)| {
+        target == execute::INCOMPLETE_GROUPS && members.split(',').any(|member| stems.contains(member))
+    });
+    anew.extend(groups.map(|((_, job_file), _)| job_file));
+    Ok(anew)
 }
 
 /// Reads jobs again that the journal knows: at the tip, or, if they were deleted, where they last were.
