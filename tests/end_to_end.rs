@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::world::{Layer, Outcome, World};
 
+mod access_rules;
 mod cascaded;
 mod chain;
 mod commands;
@@ -19,11 +20,14 @@ mod filters;
 mod git;
 mod heads;
 mod kinds;
+mod layer_groups;
+mod left_out;
 mod live;
 mod names;
 mod order;
 mod previews;
 mod purges;
+mod several_geoservers;
 mod targets;
 mod tiles;
 mod twenty_layers;

@@ -1,0 +1,145 @@
+//! Layer groups: nested, with members that fail, are refused, or go.
+
+use borg_slave::state_repo::Vcs;
+
+use super::*;
+use crate::support::dumps::truncated;
+
+/// A group's members as GeoServer names them.
+fn members(w: &str, names: &[&str]) -> Option<Vec<String>> {
+    Some(names.iter().map(|name| format!("{w}:{name}")).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nested_groups_come_and_go_in_one_commit() {
+    let world = World::any(Vcs::Hg).await;
+    let w = world.workspace("nested");
+    world.publish(&Layer::new(&w, "roads")).await;
+    // The outermost comes first by name.
+    let a = world.publish_group(&w, "a_outer", &[("group", "b_middle"), ("publish", "roads")], &json!({}));
+    let b = world.publish_group(&w, "b_middle", &[("group", "c_inner")], &json!({}));
+    let c = world.publish_group(&w, "c_inner", &[("publish", "roads")], &json!({}));
+    world.commit("nested groups");
+    world.pull().succeeded();
+    let rest = world.rest();
+    assert_eq!(rest.group(&w, "a_outer").await, members(&w, &["b_middle", "roads"]));
+    assert_eq!(rest.group(&w, "b_middle").await, members(&w, &["c_inner"]));
+    // The inner one cannot go while the middle one holds it: told, and left as it is.
+    world.master.remove(&c);
+    world.commit("the inner one goes");
+    world.pull().failed().says(&c).says("b_middle");
+    assert_eq!(rest.group(&w, "b_middle").await, members(&w, &["c_inner"]));
+    // With those that hold it, it goes, whatever the order.
+    world.master.remove(&a);
+    world.master.remove(&b);
+    world.commit("the others go too");
+    world.pull().succeeded();
+    for name in ["a_outer", "b_middle", "c_inner"] {
+        assert_eq!(rest.group(&w, name).await, None, "{name}");
+    }
+    rest.drop_workspace(&w).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_fails_is_named_and_follows() {
+    let world = World::any(Vcs::Hg).await;
+    let w = world.workspace("failing");
+    world.publish(&Layer::new(&w, "roads")).await;
+    let bad = Layer::new(&w, "bad");
+    let published = world.publish(&bad).await;
+    fs::rename(truncated(&published.dump), &published.dump).unwrap();
+    refer_again(&world, &bad, &published.dump);
+    let group = world.publish_group(&w, "all", &[("publish", "bad"), ("publish", "roads")], &json!({}));
+    let outer = world.publish_group(&w, "around", &[("group", "all"), ("publish", "roads")], &json!({}));
+    world.commit("a group with a bad member");
+    world.pull().failed().says(&group).says(&format!("{w}:bad"));
+    let rest = world.rest();
+    assert_eq!(rest.group(&w, "all").await, members(&w, &["roads"]));
+    assert_eq!(rest.group(&w, "around").await, members(&w, &["all", "roads"]));
+    let record = world.state(&group);
+    assert_eq!(record["state"], json!("failed"));
+    assert!(record["message"].as_str().unwrap().contains(&format!("{w}:bad")), "{record:#}");
+    assert_eq!(world.state(&outer)["state"], json!("succeeded"));
+    world.publish(&bad).await;
+    world.commit("mended");
+    world.pull().succeeded();
+    assert_eq!(rest.group(&w, "all").await, members(&w, &["bad", "roads"]));
+    assert_eq!(world.state(&group)["state"], json!("succeeded"));
+    rest.drop_workspace(&w).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_the_filter_refuses_is_left_out_with_a_note() {
+    let world = World::any(Vcs::Hg).await;
+    let w = world.workspace("refused");
+    world.set("FEATURE_FILTER", "job.name != \"tracks\"");
+    world.publish(&Layer::new(&w, "roads")).await;
+    world.publish(&Layer::new(&w, "tracks")).await;
+    let group = world.publish_group(&w, "all", &[("publish", "tracks"), ("publish", "roads")], &json!({}));
+    world.commit("a group");
+    world.pull().succeeded();
+    assert_eq!(world.rest().group(&w, "all").await, members(&w, &["roads"]));
+    let record = world.state(&group);
+    assert_eq!(record["state"], json!("succeeded"));
+    assert!(record["message"].as_str().unwrap().contains(&format!("{w}:tracks")), "{record:#}");
+    // A wider filter takes the layer, and with it the group is whole.
+    world.set("FEATURE_FILTER", "true");
+    world.slave(&["sync", "--from", "null"]).succeeded();
+    assert_eq!(world.rest().group(&w, "all").await, members(&w, &["tracks", "roads"]));
+    world.rest().drop_workspace(&w).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_go_from_groups_that_stay_but_not_the_last_one() {
+    let world = World::any(Vcs::Hg).await;
+    let w = world.workspace("going");
+    let (roads, tracks) = (Layer::new(&w, "roads"), Layer::new(&w, "tracks"));
+    world.publish(&roads).await;
+    world.publish(&tracks).await;
+    let group = world.publish_group(&w, "all", &[("publish", "roads"), ("publish", "tracks")], &json!({}));
+    world.commit("a group");
+    world.pull().succeeded();
+    world.remove(&tracks);
+    world.commit("a member goes");
+    world.pull().succeeded();
+    let rest = world.rest();
+    assert_eq!(rest.group(&w, "all").await, members(&w, &["roads"]));
+    assert_eq!(rest.layers(&w).await, ["roads"]);
+
+    world.remove(&roads);
+    world.commit("the last member goes");
+    let outcome = world.pull().failed().says(&roads.job_file()).says("the layer group");
+    assert!(outcome.text().contains("all"));
+    assert_eq!(rest.group(&w, "all").await, members(&w, &["roads"]));
+    assert_eq!(rest.layers(&w).await, ["roads"]);
+    assert_eq!(count(&world, &w, "roads").await, 10);
+    world.master.remove(&group);
+    world.commit("and the group");
+    world.pull().succeeded();
+    assert_eq!((rest.group(&w, "all").await, rest.layers(&w).await), (None, vec![]));
+    rest.drop_workspace(&w).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_in_a_circle_are_refused_and_the_rest_is_done() {
+    let world = World::any(Vcs::Hg).await;
+    let w = world.workspace("circle");
+    world.publish(&Layer::new(&w, "roads")).await;
+    let a = world.publish_group(&w, "a", &[("group", "b"), ("publish", "roads")], &json!({}));
+    let b = world.publish_group(&w, "b", &[("group", "a"), ("publish", "roads")], &json!({}));
+    let fine = world.publish_group(&w, "fine", &[("publish", "roads")], &json!({}));
+    world.commit("a circle");
+    world.pull().failed().says("in a circle").says(&a).says(&b);
+    assert_eq!(world.state(&fine)["state"], json!("succeeded"));
+    world.publish_group(&w, "b", &[("publish", "roads")], &json!({}));
+    world.commit("no circle");
+    world.pull().succeeded();
+    let rest = world.rest();
+    assert_eq!(rest.group(&w, "a").await, members(&w, &["b", "roads"]));
+    // A circle that closes over two passes.
+    world.publish_group(&w, "b", &[("group", "a"), ("publish", "roads")], &json!({}));
+    world.commit("a circle again");
+    world.pull().failed().says(&b);
+    assert_eq!(rest.group(&w, "b").await, members(&w, &["roads"]));
+    rest.drop_workspace(&w).await;
+}
