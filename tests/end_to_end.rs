@@ -28,6 +28,7 @@ mod order;
 mod previews;
 mod purges;
 mod several_geoservers;
+mod takeover;
 mod targets;
 mod tiles;
 mod twenty_layers;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 use crate::telemetry::LogFormat;
 
@@ -10,7 +11,7 @@ use crate::telemetry::LogFormat;
 #[derive(Debug, Parser)]
 #[command(
     name = "borg-slave",
-    version,
+    version = env!("BORG_SLAVE_VERSION"),
     propagate_version = true,
     after_help = "Exit status:\n  0    everything is applied\n  1    some job failed; the failed ones are listed last\n  2    wrong usage or settings\n  3    another run holds the lock, and --no-wait was given\n  130  stopped by Ctrl-C, 143 by TERM, after the running steps reached a safe point"
 )]
@@ -79,6 +80,34 @@ pub enum Command {
         /// Job files, as paths in the repository [default: all of the tip]
         #[arg(value_name = "JOB_FILE")]
         job_files: Vec<String>,
+    },
+    /// Takes over the status folder of the Python slave, so that its layers are not done again
+    #[command(
+        after_help = "Examples:\n  borg-slave import-status code/.sync_status --dry-run   says what would be known as done\n  borg-slave import-status code/.sync_status\n\nThe steps around it are in docs/migration.md."
+    )]
+    ImportStatus {
+        /// The folder with the status files: `.sync_status` beside the Python slave's code
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// Print what would be taken over, and write nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Prints the completions of a shell
+    #[command(
+        after_help = "Examples:\n  borg-slave completions bash > /etc/bash_completion.d/borg-slave\n  borg-slave completions zsh  > /usr/share/zsh/site-functions/_borg-slave\n  borg-slave completions fish > ~/.config/fish/completions/borg-slave.fish"
+    )]
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Prints the manual page, or writes one for each command into a directory
+    #[command(hide = true)]
+    Manpage {
+        /// Where borg-slave.1, borg-slave-sync.1 and so on are written
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
     },
 }
 

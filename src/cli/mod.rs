@@ -5,6 +5,8 @@ mod check;
 mod exit;
 mod filter;
 mod hook;
+mod import_status;
+mod manual;
 mod progress;
 mod signals;
 mod status;
@@ -52,6 +54,12 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         // Whoever pulls here applies what it brings itself, and holds the run lock meanwhile.
         return Ok(exit::APPLIED);
     }
+    match &cli.command {
+        // These describe the program, whatever its settings.
+        Command::Completions { shell } => return manual::completions(*shell),
+        Command::Manpage { dir } => return manual::manpage(dir.as_deref()),
+        _ => {}
+    }
     let session = Session::start(&cli.global)?;
     session.run(&cli.command)
 }
@@ -93,6 +101,8 @@ impl Session {
                 Command::Status(args) => status::run(self, args).await,
                 Command::Check => check::run(self).await,
                 Command::Filter { job_files } => filter::run(self, job_files).await,
+                Command::ImportStatus { dir, dry_run } => import_status::run(self, dir, *dry_run).await,
+                Command::Completions { .. } | Command::Manpage { .. } => Ok(exit::APPLIED),
             }
         });
         // A blocking call that hangs (a dead NFS mount) must not keep the process.

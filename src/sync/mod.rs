@@ -4,6 +4,7 @@ mod background;
 mod coverage;
 mod ledger;
 mod range;
+pub mod takeover;
 
 use std::time::{Duration, Instant};
 

@@ -50,6 +50,8 @@ fn help_shows_examples_and_fits_a_terminal() {
         &["status", "forget", "--help"],
         &["check", "--help"],
         &["filter", "--help"],
+        &["import-status", "--help"],
+        &["completions", "--help"],
     ] {
         let mut command = crate::support::postgres::command(&crate::support::world::program());
         let outcome = outcome(command.args(words).env("COLUMNS", "100"));
@@ -62,7 +64,38 @@ fn help_shows_examples_and_fits_a_terminal() {
 fn the_version_is_one_line() {
     let mut command = crate::support::postgres::command(&crate::support::world::program());
     let outcome = outcome(command.arg("--version")).succeeded();
-    assert_eq!(outcome.stdout, format!("borg-slave {}\n", env!("CARGO_PKG_VERSION")));
+    let said = outcome.stdout.strip_suffix('\n').unwrap();
+    // A program that was not built from a checkout has no commit to tell.
+    let commit = said.strip_prefix(&format!("borg-slave {}", env!("CARGO_PKG_VERSION"))).unwrap();
+    let of_commit = |text: &str| {
+        let (hash, date) = text.strip_prefix(" (")?.strip_suffix(')')?.split_once(' ')?;
+        (hash.len() >= 7 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) && date.len() == 10).then_some(())
+    };
+    assert!(commit.is_empty() || of_commit(commit).is_some(), "{said:?}");
+}
+
+#[test]
+fn completions_and_manual_pages_need_no_settings() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |words: &[&str]| {
+        let mut command = crate::support::postgres::command(&crate::support::world::program());
+        outcome(command.args(words).current_dir(dir.path())).succeeded().stdout
+    };
+    for (shell, own) in
+        [("bash", "complete -F _borg__slave"), ("zsh", "#compdef borg-slave"), ("fish", "complete -c borg-slave")]
+    {
+        let text = run(&["completions", shell]);
+        assert!(text.contains(own) && text.contains("import-status") && text.contains("dry-run"), "{text}");
+    }
+    assert!(run(&["manpage"]).contains(".TH borg-slave 1"));
+    run(&["manpage", "man"]);
+    let pages: std::collections::BTreeSet<_> =
+        std::fs::read_dir(dir.path().join("man")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    for page in ["borg-slave.1", "borg-slave-sync.1", "borg-slave-status-forget.1", "borg-slave-import-status.1"] {
+        assert!(pages.contains(std::ffi::OsStr::new(page)), "{pages:?}");
+    }
+    let sync = std::fs::read_to_string(dir.path().join("man/borg-slave-sync.1")).unwrap();
+    assert!(sync.contains("null") && sync.contains("Examples:"), "{sync}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
