@@ -253,3 +253,57 @@ async fn every_status_file_is_counted_and_nothing_is_lost() {
         assert_eq!(refused.code, Some(2), "{}", refused.text());
     }
 }
+
+/// The steps of docs/migration.md, on a clone as the Python slave's README lays it out.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_migration_guide_leads_to_a_slave_that_goes_on() {
+    let world = World::start(Vcs::Hg).await;
+    let roads = Layer::new("w", "roads").rows(12);
+    world.publish(&roads).await;
+    world.publish_workspace("w", 1);
+    world.commit("roads");
+    world.pull().succeeded();
+    let left = Left::by_the_python_slave(&world).await;
+    left.applied(&world, &roads.job_file(), "publish").applied(&world, WORKSPACE, "publish");
+    let before = relations(&world, &["w"]).await;
+
+    // Its settings stand in code/.env, and its hooks in the clone's hgrc.
+    world.set("FEATURE_FILTER", "lambda job: job.get('auth_level',-1) in [0,1]");
+    world.set("GEOSERVER_PGSQL_SCHEMA", "publish");
+    world.set("POLL_INTERVAL", "60");
+    fs::rename(world.clone.join(".env"), world.clone.join("code/.env")).unwrap();
+    fs::create_dir_all(world.clone.join("code/venv/bin")).unwrap();
+    fs::write(world.clone.join(".hg/denied.sh"), "#!/bin/bash\nexit 1\n").unwrap();
+    let hgrc = world.clone.join(".hg/hgrc");
+    let ours = fs::read_to_string(&hgrc).unwrap();
+    let (rest, _) = ours.split_once("[hooks]").unwrap();
+    let old = "[hooks]\nprecommit = .hg/denied.sh\npretxnchangegroup = code/venv/bin/honcho -e code/.env run code/venv/bin/python code/slave_sync.py\n";
+    fs::write(&hgrc, format!("{rest}{old}")).unwrap();
+
+    // The filter is refused with what replaces it.
+    let refused = world.slave(&["check"]);
+    assert_eq!(refused.code, Some(2), "{}", refused.text());
+    let refused = refused.says("FEATURE_FILTER").says("auth_level");
+    let rhai = refused.stderr.lines().find_map(|line| line.split_once("FEATURE_FILTER='")?.1.strip_suffix('\''));
+    let rhai = rhai.unwrap_or_else(|| panic!("{}", refused.text())).to_owned();
+    world.set("FEATURE_FILTER", &rhai);
+    fs::rename(world.clone.join(".env"), world.clone.join("code/.env")).unwrap();
+    world.slave(&["check"]).succeeded();
+    world.slave(&["filter"]).succeeded().says(&format!("taken    {}", roads.job_file()));
+
+    world.slave(&["import-status", "code/.sync_status", "--dry-run"]).succeeded();
+    world.slave(&["import-status", "code/.sync_status"]).succeeded().says("Everything at the tip is done");
+    world.slave(&["sync", "--dry-run"]).succeeded().says("nothing to do");
+    fs::write(&hgrc, ours).unwrap();
+    clear_requests(&world);
+    world.pull().succeeded();
+    assert_eq!(relations(&world, &["w"]).await, before);
+    no_requests(&world);
+    world.publish(&roads.clone().rows(13)).await;
+    world.commit("more");
+    world.pull().succeeded();
+    assert_eq!(count(&world, "w", "roads").await, 13);
+
+    // And back: the Python slave finds its status files as it left them, beside the journal.
+    assert!(left.0.join(roads.job_file()).is_file() && left.0.join("journal.sqlite3").is_file());
+}
