@@ -1,4 +1,5 @@
-//! Gives the program its version: the package's, and of a checkout the commit and its date.
+//! Gives the program its version: the package's, and for one that is built for use from a checkout the
+//! commit and its date. A development build has no commit, so that committing makes nothing be built anew.
 
 use std::path::Path;
 use std::process::Command;
@@ -19,7 +20,7 @@ fn main() {
 /// Commit and date of the checkout that this file belongs to; `None` outside of one and without git.
 fn commit() -> Option<String> {
     // An archive that lies inside somebody else's checkout is not of that checkout's commit.
-    if !Path::new(".git").exists() {
+    if !Path::new(".git").exists() || std::env::var("PROFILE").is_ok_and(|profile| profile != "release") {
         return None;
     }
     let said = git(&["log", "-1", "--format=%h %cs"])?;
