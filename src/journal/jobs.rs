@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
+use super::reports::{self, NewReport};
 use super::steps::{self, StepRecord};
 use super::{Durability, Journal, Moment, words};
 use crate::error::{Error, ErrorKind, Result};
@@ -268,6 +269,15 @@ impl Journal {
     ///
     /// As [`Journal::finish_job`]; the others are saved when one was not begun.
     pub fn finish_jobs(&self, ends: &[(&str, &JobOutcome)]) -> Result<()> {
+        self.finish_and_report(ends, &[])
+    }
+
+    /// As [`Journal::finish_jobs`], and keeps what the master is to be told about it: both or nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Journal::finish_jobs`].
+    pub fn finish_and_report(&self, ends: &[(&str, &JobOutcome)], reports: &[NewReport]) -> Result<()> {
         for (job_file, outcome) in ends {
             check_end(job_file, outcome.state)?;
         }
@@ -285,6 +295,7 @@ impl Journal {
                     unknown = Some(*job_file);
                 }
             }
+            reports::put(transaction, reports)?;
             Ok(unknown)
         })?;
         match unknown {

@@ -32,6 +32,7 @@ mod forget;
 mod jobs;
 mod lock;
 mod markers;
+mod reports;
 mod runs;
 mod schema;
 mod steps;
@@ -51,6 +52,7 @@ use crate::error::{Error, ErrorKind, Result, io_error};
 pub use forget::{Forget, Forgotten};
 pub use jobs::{Begun, Deployed, JobOutcome, JobRecord, Known, NewJob, Selection, State, Which};
 pub use lock::{Holder, RunLock, Wait};
+pub use reports::{Backlog, NewReport, Report};
 pub use runs::{RunOutcome, RunRecord, RunSummary};
 pub use steps::{StepOutcome, StepRecord};
 
