@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
+use crate::job::Job;
 use crate::postgres::LoadProgress;
 
 /// One step inside a job. The text form is what the journal and `status` show.
@@ -127,6 +128,28 @@ pub enum JobEnd {
     Failed(crate::error::Error),
 }
 
+/// What a job is about, as the master's monitor names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobAbout {
+    /// `workspace:name`, the schema of a workspace, and fixed names for access rules and roles.
+    pub task_name: String,
+    /// The layer's, store's or group's name.
+    pub name: Option<String>,
+    /// The type of a feature's geometry.
+    pub spatial_type: Option<String>,
+}
+
+impl JobAbout {
+    pub(super) fn of(job: &Job) -> Self {
+        let spatial_type = match job {
+            Job::Feature(feature) => feature.spatial.geometry_type.clone(),
+            _ => None,
+        };
+        let name = job.workspace_and_name().map(|(_, name)| name.to_string());
+        Self { task_name: job.task_name(), name, spatial_type }
+    }
+}
+
 /// An event on its way to whoever writes it down.
 #[derive(Debug)]
 pub struct Note {
@@ -144,6 +167,20 @@ pub enum Event {
     JobStarted {
         /// Index in the plan.
         job: usize,
+    },
+    /// The job's document is complete: what it is about is known.
+    JobKnown {
+        /// Index in the plan.
+        job: usize,
+        /// What it is about.
+        about: JobAbout,
+    },
+    /// The layer's picture is where the master shows it.
+    PreviewSent {
+        /// Index in the plan.
+        job: usize,
+        /// Its path below the master's directory of previews.
+        path: String,
     },
     /// A step began.
     StepStarted {

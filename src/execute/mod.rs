@@ -36,7 +36,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use self::events::{Event, JobEnd, Note, Step, StepEnd};
+pub use self::events::{Event, JobAbout, JobEnd, Note, Step, StepEnd};
 pub use self::facts::Facts;
 pub use self::followers::RELOAD;
 pub use self::groups::INCOMPLETE_GROUPS;
@@ -397,6 +397,7 @@ impl Ctx<'_> {
             return Ok(JobEnd::Waiting(format!("{setting} is set; the first run without it does the job")));
         }
         let complete = self.complete(document).await?;
+        self.run.emit(Event::JobKnown { job: self.job, about: JobAbout::of(&complete.job) });
         // What is to go must go, even if the filter has changed since it came.
         if complete.action != Action::Remove
             && let Verdict::Refused { reason } = self.run.parts.filters.accepts(self.file.kind, &complete.facts)?

@@ -47,18 +47,15 @@ impl Ctx<'_> {
         let picture = self.step(Step::Preview, None, Box::pin(self.picture(layer))).await?;
         let root = if previews.is_shared { to.dir() } else { &previews.root };
         let relative = name.place(root, picture.bytes, picture.extension).await?;
-        if previews.is_shared {
-            return Ok(());
-        }
-        self.step(
-            Step::SendPreview,
-            None,
-            Box::pin(async {
+        if !previews.is_shared {
+            let send = Box::pin(async {
                 self.run.parts.transfer.send(&previews.root, &relative, &to).await?;
                 Ok(((), StepEnd::Done, None))
-            }),
-        )
-        .await
+            });
+            self.step(Step::SendPreview, None, send).await?;
+        }
+        self.run.emit(Event::PreviewSent { job: self.job, path: relative.display().to_string() });
+        Ok(())
     }
 
     /// Removes the preview of a layer that is gone from this machine. What was sent to the master is the master's.

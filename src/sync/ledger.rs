@@ -50,6 +50,8 @@ impl Entry {
 pub(super) fn job_of(event: &Event) -> Option<usize> {
     match event {
         Event::JobStarted { job }
+        | Event::JobKnown { job, .. }
+        | Event::PreviewSent { job, .. }
         | Event::StepStarted { job, .. }
         | Event::StepProgress { job, .. }
         | Event::StepEnded { job, .. }
