@@ -21,6 +21,7 @@ pub mod name;
 pub mod plan;
 pub mod postgres;
 pub mod process;
+pub mod report;
 pub mod state_repo;
 pub mod sync;
 pub mod telemetry;

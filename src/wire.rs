@@ -1,19 +1,22 @@
 //! Settings become adapters: the only file that knows both.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::cdn::{Cdn, CdnOptions};
-use crate::config::{Fastly, FilterSource, GeoServerSettings, Settings, SslMode as ConfiguredSslMode};
+use crate::config::{
+    DatabaseSettings, Fastly, FilterSource, GeoServerSettings, Settings, SslMode as ConfiguredSslMode,
+};
 use crate::error::{Result, io_error};
 use crate::execute::{CdnParts, Choices, Parts, Previews};
 use crate::filter::{Filter, FilterText, Filters};
 use crate::geoserver::{Endpoint, GeoServer};
 use crate::postgres::{ConnectOptions, Database, SslMode};
+use crate::report::Master;
 use crate::transfer::{self, Transfer};
 
 /// Is told how transfers go.
@@ -21,6 +24,9 @@ pub type Meter = Arc<dyn Fn(transfer::Progress) + Send + Sync>;
 
 /// How long the database may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the master's database may take to accept a connection.
+const MASTER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a purge of the CDN may take.
 const CDN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -88,8 +94,14 @@ pub fn transfer(settings: &Settings, progress: Option<Meter>, stop: &Cancellatio
 ///
 /// When the TLS options cannot be used.
 pub fn database(settings: &Settings, stop: &CancellationToken) -> Result<Database> {
-    let configured = &settings.database;
-    let options = ConnectOptions {
+    let options = connection(&settings.database, CONNECT_TIMEOUT);
+    let database = Database::new(options, settings.limits.restores + SPARE_CONNECTIONS, stop.clone())?;
+    Ok(database.with_restore_limit(settings.limits.step))
+}
+
+/// How to connect to a database.
+fn connection(configured: &DatabaseSettings, connect_timeout: Duration) -> ConnectOptions {
+    ConnectOptions {
         host: configured.host.clone(),
         port: configured.port,
         database: configured.database.clone(),
@@ -103,11 +115,36 @@ pub fn database(settings: &Settings, stop: &CancellationToken) -> Result<Databas
             ConfiguredSslMode::VerifyFull => SslMode::VerifyFull,
         },
         ssl_root_cert: configured.ssl_root_cert.clone(),
-        connect_timeout: CONNECT_TIMEOUT,
+        connect_timeout,
         application_name: "borg-slave".into(),
-    };
-    let database = Database::new(options, settings.limits.restores + SPARE_CONNECTIONS, stop.clone())?;
-    Ok(database.with_restore_limit(settings.limits.step))
+    }
+}
+
+/// The master that reports go to, when there is one.
+#[must_use]
+pub fn master(settings: &Settings) -> Option<Master> {
+    let configured = settings.master.as_ref()?;
+    let branch = settings.code_branch.clone().or_else(|| own_branch(&settings.state_repository_root));
+    let branch = branch.as_deref().or(option_env!("BORG_SLAVE_BRANCH")).unwrap_or("release");
+    Some(Master {
+        options: connection(configured, MASTER_TIMEOUT),
+        schema: configured.schema.clone(),
+        slave_name: settings.slave_name.clone(),
+        channels: settings.channels.join(","),
+        code_version: format!("{} ({branch})", env!("CARGO_PKG_VERSION")),
+    })
+}
+
+/// The branch of the checkout that this program runs from; the clone of the state repository is none.
+fn own_branch(state_repository: &Path) -> Option<String> {
+    let program = std::env::current_exe().ok()?;
+    let checkout = program.ancestors().skip(1).find(|dir| dir.join(".git").exists() || dir.join(".hg").exists())?;
+    if checkout == state_repository {
+        return None;
+    }
+    let read = |file: &str| std::fs::read_to_string(checkout.join(file)).ok();
+    let git = read(".git/HEAD").and_then(|head| head.trim().strip_prefix("ref: refs/heads/").map(str::to_owned));
+    git.or_else(|| read(".hg/branch").map(|branch| branch.trim().to_owned()))
 }
 
 /// The GeoServers, in the order of the settings.

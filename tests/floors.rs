@@ -18,11 +18,11 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("postgres", &["error", "name", "process"]),
     ("geoserver", &["error", "name"]),
     ("cdn", &["error"]),
-    ("cdn", &["error"]),
+    ("report", &["error", "name", "journal", "postgres"]),
     ("plan", &["error", "name", "job", "journal"]),
     ("execute", &["cdn", "config", "error", "filter", "geoserver", "job", "name", "plan", "postgres", "transfer"]),
-    ("wire", &["cdn", "config", "error", "execute", "filter", "geoserver", "name", "postgres", "transfer"]),
-    ("sync", &["config", "error", "execute", "job", "journal", "name", "plan", "state_repo", "wire"]),
+    ("wire", &["cdn", "config", "error", "execute", "filter", "geoserver", "name", "postgres", "report", "transfer"]),
+    ("sync", &["config", "error", "execute", "job", "journal", "name", "plan", "report", "state_repo", "wire"]),
 ];
 
 #[test]

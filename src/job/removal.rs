@@ -107,6 +107,25 @@ fn styles(fields: &Fields<'_>, layer: &GeoName) -> Vec<GeoName> {
     styles.iter().map(|style| style.geoserver_name().clone()).collect()
 }
 
+/// What the organisation's roles are called in reports.
+const ROLES_TASK: &str = "postgres and geoserver auth";
+
+/// What access rules are called in reports.
+const ACCESS_RULES_TASK: &str = "geoserver access rules";
+
+impl JobFile {
+    /// What the job is called in reports as far as the file's name tells, see [`Job::task_name`].
+    #[must_use]
+    pub fn task_name(&self) -> String {
+        match (self.kind, self.named_after()) {
+            (JobKind::Auth, _) => ROLES_TASK.to_owned(),
+            (JobKind::AccessRules, _) => ACCESS_RULES_TASK.to_owned(),
+            (JobKind::Workspace, _) | (_, None) => self.stem.clone(),
+            (_, Some((workspace, name))) => format!("{workspace}:{name}"),
+        }
+    }
+}
+
 impl Job {
     /// The workspace and name that the job is about; none for access rules and roles, and a workspace has
     /// its own name only.
@@ -133,8 +152,8 @@ impl Job {
         match (self, self.workspace_and_name()) {
             (_, Some((workspace, name))) => format!("{workspace}:{name}"),
             (Self::Workspace(job), _) => job.schema.to_string(),
-            (Self::Auth { .. }, _) => "postgres and geoserver auth".to_owned(),
-            _ => "geoserver access rules".to_owned(),
+            (Self::Auth { .. }, _) => ROLES_TASK.to_owned(),
+            _ => ACCESS_RULES_TASK.to_owned(),
         }
     }
 }

@@ -18,7 +18,7 @@ use super::preflight::Versions;
 use crate::error::{Context, Error, ErrorKind, Result};
 
 /// What every session sets before it is used.
-const SESSION_SQL: &str = include_str!("sql/session.sql");
+pub(super) const SESSION_SQL: &str = include_str!("sql/session.sql");
 
 /// How long the short transactions of a replacement go on trying to get their locks.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -95,7 +95,13 @@ impl ConnectOptions {
         }
     }
 
-    fn driver_config(&self) -> tokio_postgres::Config {
+    /// How messages name the database.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("database {} at {}", self.database, self.address())
+    }
+
+    pub(super) fn driver_config(&self) -> tokio_postgres::Config {
         let mut config = tokio_postgres::Config::new();
         config
             .host(&self.host)
@@ -118,7 +124,7 @@ impl ConnectOptions {
         config
     }
 
-    fn tls(&self) -> Result<MakeTlsConnector> {
+    pub(super) fn tls(&self) -> Result<MakeTlsConnector> {
         let failed = "cannot prepare TLS for the database";
         let mut builder = SslConnector::builder(SslMethod::tls_client()).context(ErrorKind::Settings, failed)?;
         let mode = self.effective_ssl_mode();

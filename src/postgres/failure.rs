@@ -20,19 +20,22 @@ const RIGHTS_HINT: &str =
 
 /// A connection that could not be had from the pool.
 pub(super) fn pool(error: PoolError, options: &ConnectOptions) -> Error {
-    let database = format!("database {} at {}", options.database, options.address());
+    let database = options.place();
     match error {
         PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)) => connecting(error, database),
-        PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle) => {
-            Error::new(ErrorKind::Unreachable, "the server did not answer in time")
-                .subject(database)
-                .hint(UNREACHABLE_HINT)
-        }
+        PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle) => silent(options),
         other => Error::new(ErrorKind::Bug, "the connection pool failed").subject(database).source(other),
     }
 }
 
-fn connecting(error: tokio_postgres::Error, database: String) -> Error {
+/// A server that accepts a connection and then says nothing.
+pub(super) fn silent(options: &ConnectOptions) -> Error {
+    Error::new(ErrorKind::Unreachable, "the server did not answer in time")
+        .subject(options.place())
+        .hint(UNREACHABLE_HINT)
+}
+
+pub(super) fn connecting(error: tokio_postgres::Error, database: String) -> Error {
     if let Some(db) = error.as_db_error() {
         return server_side(db, "cannot connect").subject(database);
     }

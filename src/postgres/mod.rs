@@ -4,6 +4,7 @@
 //! - [`preflight`](Database::preflight): are server and client programs fit for the work?
 //! - [`access`](Database::apply_access): extension, schemas and the two roles.
 //! - [`archive`](Archive): what a dump holds, and the refusal of what it may not hold.
+//! - [`session`](Session): one connection to another database, the master's.
 //! - `roles_script`: the organisation's roles, through `psql`.
 //! - `replace`: the three moves that replace a table under its readers' feet:
 //!
@@ -36,6 +37,7 @@ mod replace;
 mod restore;
 mod roles_script;
 mod script;
+mod session;
 mod views;
 
 use crate::name::PgIdent;
@@ -47,6 +49,7 @@ pub use inquire::Column;
 pub use preflight::{ToolVersion, Versions};
 pub use replace::Swapped;
 pub use restore::LoadProgress;
+pub use session::{Advice, Session};
 
 /// A published table and the three schemas it moves through.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -1,7 +1,9 @@
 //! Events become records of the journal.
 
+use super::reports::Subject;
 use crate::error::{ErrorKind, Result};
 use crate::execute::{Event, JobEnd, Note, StepEnd};
+use crate::job::Action;
 use crate::journal::{JobOutcome, Journal, NewJob, State, StepOutcome, StepRecord};
 use crate::plan;
 
@@ -14,10 +16,13 @@ pub(super) struct Entry {
     revision: String,
     job_id: Option<i64>,
     job_batch_id: Option<String>,
+    /// What the master is told about; nothing when it is told nothing.
+    pub(super) subject: Option<Subject>,
 }
 
 impl Entry {
-    pub(super) fn of(job: &plan::PlannedJob) -> Self {
+    /// `reports`: the master is told how the job ends.
+    pub(super) fn of(job: &plan::PlannedJob, reports: bool) -> Self {
         let document = match &job.work {
             plan::Work::Run(document) => Some(document),
             plan::Work::Superseded(_) | plan::Work::Invalid(_) => None,
@@ -30,6 +35,7 @@ impl Entry {
             revision: job.revision.clone(),
             job_id: document.and_then(|document| document.job_id()),
             job_batch_id: document.and_then(|document| document.job_batch_id()),
+            subject: if reports { Subject::of(&job.file, job.action.map(Action::as_str), &job.work) } else { None },
         }
     }
 
@@ -72,12 +78,32 @@ pub(super) fn write_down(journal: &Journal, ledger: &[Entry], notes: &[Note]) ->
     for event in events() {
         write_step(journal, job_of(event).and_then(|job| ledger.get(job)), event)?;
     }
-    let ended = events().filter_map(|event| match event {
-        Event::JobEnded { job, end } => Some((ledger.get(*job)?.job_file.as_str(), outcome(end))),
-        _ => None,
-    });
-    let ended: Vec<_> = ended.collect();
-    journal.finish_jobs(&ended.iter().map(|(job_file, outcome)| (*job_file, outcome)).collect::<Vec<_>>())
+    let mut ended = Vec::new();
+    let mut reports = Vec::new();
+    for event in events() {
+        let Event::JobEnded { job, end } = event else { continue };
+        let Some(entry) = ledger.get(*job) else { continue };
+        let outcome = outcome(end);
+        if let Some(subject) = &entry.subject {
+            reports.extend(subject.ended(journal, &entry.job_file, &outcome)?);
+        }
+        ended.push((entry.job_file.as_str(), outcome));
+    }
+    let ended: Vec<_> = ended.iter().map(|(job_file, outcome)| (*job_file, outcome)).collect();
+    journal.finish_and_report(&ended, &reports)
+}
+
+/// Takes down what an event tells about its job for the master.
+pub(super) fn learn(ledger: &mut [Entry], event: &Event) {
+    let Some(subject) = job_of(event).and_then(|job| ledger.get_mut(job)).and_then(|entry| entry.subject.as_mut())
+    else {
+        return;
+    };
+    match event {
+        Event::JobKnown { about, .. } => subject.is_known(about),
+        Event::PreviewSent { path, .. } => subject.has_preview(path),
+        _ => {}
+    }
 }
 
 fn write_step(journal: &Journal, job: Option<&Entry>, event: &Event) -> Result<()> {
@@ -103,7 +129,7 @@ fn write_step(journal: &Journal, job: Option<&Entry>, event: &Event) -> Result<(
     }
 }
 
-fn outcome(end: &JobEnd) -> JobOutcome {
+pub(super) fn outcome(end: &JobEnd) -> JobOutcome {
     let plain = |state, message: Option<&String>| JobOutcome { message: message.cloned(), ..JobOutcome::plain(state) };
     match end {
         JobEnd::Succeeded(message) => plain(State::Succeeded, message.as_ref()),

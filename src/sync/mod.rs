@@ -4,6 +4,7 @@ mod background;
 mod coverage;
 mod ledger;
 mod range;
+mod reports;
 pub mod takeover;
 
 use std::time::{Duration, Instant};
@@ -16,11 +17,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::execute::{self, Event, JobEnd, Note};
 use crate::journal::{Journal, RunOutcome, RunSummary};
 use crate::plan::Plan;
+use crate::report::Courier;
 use crate::state_repo::{Revision, StateRepo};
 
 use self::coverage::Coverage;
-use self::ledger::{Entry, job_of, write_down};
+use self::ledger::{Entry, job_of, learn, outcome, write_down};
 pub use self::range::{job_files, prepare};
+use self::reports::Files;
 
 /// How many events are taken together at most.
 const EVENTS_AT_ONCE: usize = 1024;
@@ -153,6 +156,15 @@ pub async fn run(
     let mut summary = Summary { done_before: prepared.plan.done.len(), ..Summary::default() };
     watcher.begins(&prepared);
     let Prepared { from, to, plan, moves_cursor, loose_ends, coverage, is_whole } = prepared;
+    // What earlier runs could not deliver is delivered even if there is nothing to do.
+    let master = crate::wire::master(settings);
+    let reports = master.is_some();
+    let courier = match master {
+        Some(master) if !plan.jobs.is_empty() || journal.backlog()?.is_some() => {
+            Some(Courier::start(master, Journal::open(&settings.sync_status_path)?))
+        }
+        _ => None,
+    };
     if !plan.jobs.is_empty() || loose_ends {
         // What can be refused is refused before anything is written down.
         let parts = crate::wire::parts(settings, watcher.transfers(), stop)?;
@@ -166,7 +178,13 @@ pub async fn run(
         if !plan.jobs.is_empty() {
             coverage.begin(journal)?;
         }
-        let ledger: Vec<Entry> = plan.jobs.iter().map(Entry::of).collect();
+        let mut ledger: Vec<Entry> = plan.jobs.iter().map(|job| Entry::of(job, reports)).collect();
+        let mut files = Files::of(&plan, &request.trigger, from.short(), to.short());
+        let reports = reports && !ledger.is_empty();
+        if reports {
+            journal.put_reports(&[files.begin()])?;
+            courier.iter().for_each(Courier::wake);
+        }
         let (sender, mut receiver) = mpsc::unbounded_channel();
         let executing = tokio::spawn(execute::execute(plan, parts, background, sender, stop.clone()));
         let mut written = Ok(());
@@ -176,10 +194,14 @@ pub async fn run(
             for Note { event, .. } in &notes {
                 let job = job_of(event).and_then(|job| ledger.get(job));
                 watcher.sees(job.map(|job| job.job_file.as_str()), event);
+                learn(&mut ledger, event);
+                if let Event::JobEnded { job, end } = event {
+                    files.ended(*job, &outcome(end));
+                }
             }
-            let outcome = write_down(journal, &ledger, &notes);
-            let is_written = outcome.is_ok();
-            if let Err(error) = outcome
+            let result = write_down(journal, &ledger, &notes);
+            let is_written = result.is_ok();
+            if let Err(error) = result
                 && written.is_ok()
             {
                 // Work that nobody can remember is pointless; what runs comes to a safe point.
@@ -195,6 +217,7 @@ pub async fn run(
                     Event::JobEnded { job, end } => {
                         let job_file = ledger.get(job).map(|job| job.job_file.clone()).unwrap_or_default();
                         count(&mut summary, job_file, end);
+                        courier.iter().for_each(Courier::wake);
                     }
                     Event::TargetFailed { target, error } => summary.failed.push((target, error)),
                     _ => {}
@@ -205,6 +228,9 @@ pub async fn run(
             return Err(Error::new(ErrorKind::Bug, "the execution of the plan crashed").source(panic));
         }
         written?;
+        if reports {
+            journal.put_reports(&[files.end(&summary)])?;
+        }
         journal.finish_run(run, &summary.for_history())?;
     }
     let kept =
@@ -217,6 +243,9 @@ pub async fn run(
     }
     summary.took = clock.elapsed();
     watcher.ends(&summary);
+    if let Some(courier) = courier {
+        courier.finish().await;
+    }
     Ok(summary)
 }
 

@@ -1,0 +1,139 @@
+//! What a report says, as the outbox keeps it and as the master's tables take it.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio_postgres::types::ToSql;
+
+use super::tables::{PUBLISH, SLAVE, TASK, Widths};
+use crate::error::{Context, ErrorKind, Result};
+use crate::journal::NewReport;
+
+/// A row to be written or deleted. Times are microseconds since 1970-01-01 UTC.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "row", rename_all = "snake_case")]
+pub(super) enum Payload {
+    /// The slave has looked for changes.
+    Polled { channels: String, code_version: String, at: i64 },
+    /// A run has begun or ended.
+    Run { message: String, at: i64 },
+    /// A layer is published.
+    Deployed {
+        publish: String,
+        spatial_type: Option<String>,
+        job_id: Option<i64>,
+        job_batch_id: Option<String>,
+        message: String,
+        at: i64,
+        preview_file: Option<String>,
+    },
+    /// A layer could not be published.
+    Failed {
+        publish: String,
+        spatial_type: Option<String>,
+        job_id: Option<i64>,
+        job_batch_id: Option<String>,
+        message: String,
+        at: i64,
+    },
+    /// A layer is gone, and with it what was told of failed tries to remove it.
+    Removed { publish: String, task_name: String },
+    /// Any other job has ended.
+    Task {
+        task_type: String,
+        task_name: String,
+        action: String,
+        preview_file: Option<String>,
+        succeeded: bool,
+        message: String,
+        at: i64,
+    },
+}
+
+/// A value on its way into a statement.
+pub(super) type Value = Box<dyn ToSql + Sync + Send>;
+
+/// The statements, `{schema}` to be filled in.
+pub(super) const STATEMENTS: [&str; 6] = [
+    include_str!("sql/polled.sql"),
+    include_str!("sql/run.sql"),
+    include_str!("sql/deployed.sql"),
+    include_str!("sql/failed.sql"),
+    include_str!("sql/removed.sql"),
+    include_str!("sql/task.sql"),
+];
+
+impl Payload {
+    /// The report about `subject` that makes those about `voids` void.
+    pub(super) fn about(&self, subject: String, voids: &[&str]) -> NewReport {
+        // Plain structs of texts and numbers: this cannot fail.
+        let payload = serde_json::to_string(self).unwrap_or_default();
+        NewReport { subject, payload, voids: voids.iter().map(|&subject| subject.to_owned()).collect() }
+    }
+
+    pub(super) fn read(text: &str) -> Result<Self> {
+        serde_json::from_str(text).context(ErrorKind::Unsupported, "another version of borg-slave wrote the report")
+    }
+
+    /// Which of [`STATEMENTS`] tells it, and with which values: those of `slave`, fitted into the columns.
+    pub(super) fn statement(&self, slave: i64, widths: &Widths) -> (usize, Vec<Value>) {
+        let fit = |table, column, text: &str| -> Value { Box::new(widths.fit(table, column, text)) };
+        let fit_some = |table, column, text: &Option<String>| -> Value {
+            Box::new(text.as_deref().map(|text| widths.fit(table, column, text)))
+        };
+        let time = |at: i64| -> Value { Box::new(Timestamp::from_microsecond(at).unwrap_or(Timestamp::UNIX_EPOCH)) };
+        let slave: Value = Box::new(slave);
+        match self {
+            Self::Polled { channels, code_version, at } => (
+                0,
+                vec![
+                    slave,
+                    fit(SLAVE, "listen_channels", channels),
+                    time(*at),
+                    fit(SLAVE, "code_version", code_version),
+                ],
+            ),
+            Self::Run { message, at } => (1, vec![slave, time(*at), fit(SLAVE, "last_sync_message", message)]),
+            Self::Deployed { publish, spatial_type, job_id, job_batch_id, message, at, preview_file } => (
+                2,
+                vec![
+                    slave,
+                    fit(PUBLISH, "publish", publish),
+                    fit_some(PUBLISH, "spatial_type", spatial_type),
+                    Box::new(*job_id),
+                    fit_some(PUBLISH, "deploied_job_batch_id", job_batch_id),
+                    fit(PUBLISH, "deploy_message", message),
+                    time(*at),
+                    fit_some(PUBLISH, "preview_file", preview_file),
+                ],
+            ),
+            Self::Failed { publish, spatial_type, job_id, job_batch_id, message, at } => (
+                3,
+                vec![
+                    slave,
+                    fit(PUBLISH, "publish", publish),
+                    fit_some(PUBLISH, "spatial_type", spatial_type),
+                    Box::new(*job_id),
+                    fit_some(PUBLISH, "sync_job_batch_id", job_batch_id),
+                    fit(PUBLISH, "sync_message", message),
+                    time(*at),
+                ],
+            ),
+            Self::Removed { publish, task_name } => {
+                (4, vec![slave, fit(PUBLISH, "publish", publish), fit(TASK, "task_name", task_name)])
+            }
+            Self::Task { task_type, task_name, action, preview_file, succeeded, message, at } => (
+                5,
+                vec![
+                    slave,
+                    fit(TASK, "task_type", task_type),
+                    fit(TASK, "task_name", task_name),
+                    fit(TASK, "action", action),
+                    fit_some(TASK, "preview_file", preview_file),
+                    Box::new(*succeeded),
+                    fit(TASK, "sync_message", message),
+                    time(*at),
+                ],
+            ),
+        }
+    }
+}
