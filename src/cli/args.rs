@@ -72,6 +72,11 @@ pub enum Command {
         after_help = "Examples:\n  borg-slave check                     a line for each thing; exit status 1 when one does not work\n  borg-slave check | grep PROBLEM -A1  only what to mend"
     )]
     Check,
+    /// Shows the reports that wait for the master, or delivers them
+    #[command(
+        after_help = "Examples:\n  borg-slave report                    what waits, and why\n  borg-slave report --flush            delivers it now; exit status 1 when the master does not take all"
+    )]
+    Report(ReportArgs),
     /// Says which jobs the filters take, and why not
     #[command(
         after_help = "Examples:\n  borg-slave filter                    every job file of the tip\n  borg-slave filter geoserver/layers/cadastre.roads.json\n  FEATURE_FILTER='job.auth_level < 2' borg-slave filter    tries another filter"
@@ -158,6 +163,14 @@ pub struct SyncArgs {
     /// Print what would be done, and touch nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// Arguments of `report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// Deliver now
+    #[arg(long)]
+    pub flush: bool,
 }
 
 /// Arguments of `status`.

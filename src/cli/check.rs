@@ -95,9 +95,10 @@ pub(super) async fn run(session: &Session) -> Result<u8> {
             report.line("GeoServer", geoserver_line(&server).await);
         }
     }
-    let why =
-        if settings.master.is_none() { "MASTER_PGSQL_HOST is not set" } else { "this version does not report yet" };
-    report.left_out("master's database", &format!("{why}, nothing is reported"));
+    match crate::wire::master(settings) {
+        Some(master) => report.line("master's database", crate::report::check(&master).await),
+        None => report.left_out("master's database", "MASTER_PGSQL_HOST is not set, nothing is reported"),
+    }
     if let Some(error) = report.unwritten {
         return Err(error);
     }

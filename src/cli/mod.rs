@@ -8,6 +8,7 @@ mod hook;
 mod import_status;
 mod manual;
 mod progress;
+mod report;
 mod signals;
 mod status;
 mod sync;
@@ -99,6 +100,7 @@ impl Session {
                 Command::Hook { hook, rest } => hook::run(self, *hook, rest).await,
                 Command::Sync(args) => sync::run(self, args).await,
                 Command::Status(args) => status::run(self, args).await,
+                Command::Report(args) => report::run(self, args).await,
                 Command::Check => check::run(self).await,
                 Command::Filter { job_files } => filter::run(self, job_files).await,
                 Command::ImportStatus { dir, dry_run } => import_status::run(self, dir, *dry_run).await,

@@ -1,7 +1,7 @@
 //! `status` and `status forget`.
 
 use super::args::{StatusAction, StatusArgs};
-use super::{Session, exit, print, say, sync, table};
+use super::{Session, exit, print, report, say, sync, table};
 use crate::error::{Context, ErrorKind, Result};
 use crate::journal::{Forget, Forgotten, JobRecord, Journal, Selection, State, Which};
 use serde_json::json;
@@ -16,7 +16,8 @@ pub(super) async fn run(session: &Session, args: &StatusArgs) -> Result<u8> {
         return status;
     }
     let all = Selection { which: Which::All, ..selection(args) };
-    let mut records = match Journal::open_read_only(dir)? {
+    let journal = Journal::open_read_only(dir)?;
+    let mut records = match &journal {
         Some(journal) => journal.jobs(if args.job_files.is_empty() { selection(args) } else { all })?,
         None => Vec::new(),
     };
@@ -39,6 +40,13 @@ pub(super) async fn run(session: &Session, args: &StatusArgs) -> Result<u8> {
     }
     for path in &unknown {
         say(&format!("borg-slave: nothing is known of {path}"));
+    }
+    // What only has not had its turn yet is not worth a word.
+    if let Some(backlog) = journal.as_ref().map(Journal::backlog).transpose()?.flatten()
+        && session.settings.master.is_some()
+        && (backlog.failing.is_some() || backlog.refused > 0)
+    {
+        say(&format!("borg-slave: {}; `borg-slave report --flush` tries now", report::waiting(&backlog)));
     }
     Ok(if unknown.is_empty() { exit::APPLIED } else { exit::FAILED })
 }
