@@ -13,6 +13,7 @@ mod geoserver_double;
 mod journal;
 mod operator;
 mod postgres;
+mod report;
 mod robustness;
 mod state_repo;
 mod transfer;

@@ -205,7 +205,7 @@ async fn batch(line: &mut Line, master: &Master, journal: &Journal, after: i64) 
         }
     }
     // All at once; only when one is refused, one after the other.
-    let savepoint = transaction.savepoint("all").await?;
+    let savepoint = transaction.savepoint("together").await?;
     let together = try_join_all(told.iter().map(|(_, statement, values)| tell(&savepoint, statement, values)));
     match together.await {
         Ok(_) => {
@@ -215,7 +215,7 @@ async fn batch(line: &mut Line, master: &Master, journal: &Journal, after: i64) 
         Err(error) if is_refusal(&error) => {
             savepoint.rollback().await?;
             for (report, statement, values) in told {
-                let savepoint = transaction.savepoint("one").await?;
+                let savepoint = transaction.savepoint("alone").await?;
                 match tell(&savepoint, statement, &values).await {
                     Ok(_) => {
                         savepoint.commit().await?;

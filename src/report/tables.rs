@@ -125,6 +125,7 @@ pub(super) async fn inspect(session: &mut Session, master: &Master) -> Result<Wi
         .await
         .map_err(|error| advice.failed(error, what, &place))?;
     let mut lacking: Vec<String> = lacking.iter().map(|row| row.get(0)).collect();
+    lacking.sort();
     lacking.dedup();
     if !lacking.is_empty() {
         return Err(Error::new(ErrorKind::Denied, format!("rights are missing for reports: {}", lacking.join(", ")))

@@ -19,7 +19,10 @@ join pg_attribute as attribute
 -- The sequence of a serial column; that of an identity column needs no right.
 join pg_depend as belongs
     on belongs.refobjid = class.oid and belongs.refobjsubid = attribute.attnum and belongs.deptype = 'a'
-join pg_class as sequence on sequence.oid = belongs.objid and sequence.relkind = 'S'
+join pg_class as sequence on sequence.oid = belongs.objid
 where namespace.nspname = $3::text
-    and not has_sequence_privilege(sequence.oid, 'usage')
-    and not has_sequence_privilege(sequence.oid, 'update')
+    -- Asked of anything but a sequence, the function raises an error.
+    and case when sequence.relkind = 'S'
+        then not has_sequence_privilege(sequence.oid, 'usage') and not has_sequence_privilege(sequence.oid, 'update')
+        else false
+    end
