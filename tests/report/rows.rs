@@ -6,6 +6,7 @@ use borg_slave::state_repo::Vcs;
 use serde_json::{Value, json};
 
 use super::Monitor;
+use crate::support::postgres::PASSWORD;
 use crate::support::world::{Layer, World};
 
 async fn one(monitor: &Monitor, query: &str) -> Value {
@@ -88,6 +89,11 @@ async fn a_layer_is_told_from_its_publication_to_its_end() {
     let meta = task(&monitor, "feature", "w:roads", "meta").await;
     assert_eq!((&meta["sync_succeed"], &meta["preview_file"]), (&json!(true), &json!("o'slave/geoserver/w/roads.png")));
 
+    let everything = monitor.everything().await.join("\n");
+    for secret in [PASSWORD, "geoserver/rest", "\"admin\""] {
+        assert!(!everything.contains(secret), "{everything}");
+    }
+
     world.remove(&roads);
     world.commit("remove");
     world.pull().succeeded();
@@ -105,7 +111,7 @@ async fn a_layer_is_told_from_its_publication_to_its_end() {
 async fn every_other_kind_of_job_is_a_task() {
     let (world, monitor) = (World::start(Vcs::Hg).await, Monitor::start().await);
     monitor.follow(&world);
-    world.set("FEATURE_FILTER", "job.name != \"foreign\"");
+    world.set("FEATURE_FILTER", "get(job, \"name\", \"\") != \"foreign\"");
     let source = Layer::new("up", "photo");
     world.publish(&source).await;
     world.publish(&Layer::new("up", "foreign")).await;
