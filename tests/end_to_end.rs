@@ -22,6 +22,7 @@ mod heads;
 mod kinds;
 mod layer_groups;
 mod left_out;
+mod leftovers;
 mod live;
 mod names;
 mod order;

@@ -1,0 +1,46 @@
+//! What is fetched for jobs of any kind goes when they are done; what is the master's own stays.
+
+use borg_slave::state_repo::Vcs;
+
+use super::*;
+use crate::support::world::sld;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fetched_files_of_all_kinds_go_and_shared_ones_stay() {
+    let world = World::start(Vcs::Hg).await;
+    let source = Layer::new("up", "photo");
+    world.publish(&source).await;
+    world.commit("what is cascaded");
+    world.pull().succeeded();
+    for (workspace, shared) in [("fetched", false), ("shared", true)] {
+        world.set("SHARE_LAYER_DATA", if shared { "true" } else { "false" });
+        if shared {
+            // Nobody answers there: whatever asks for SSH fails.
+            world.set("BORG_SSH", "/bin/false");
+        }
+        let style = world.download().join(format!("{workspace}.live.sld"));
+        fs::write(&style, sld("live", "#123456")).unwrap();
+        let styles = json!({"styles": {"builtin": world.reference(&style)}, "table": "photo"});
+        let roads = Layer::new(workspace, "roads").style("night", "#000080");
+        world.publish(&roads).await;
+        let files = [
+            world.publish_wms_store(workspace, "cascade"),
+            world.publish_wms_layer(workspace, "cascade", "photo", "up:photo", &json!({})),
+            world.publish_live_store(workspace, "live", "up"),
+            world.publish_live_layer(workspace, "live", "live_photo", &styles),
+        ];
+        let masters = files_below(world.download());
+        world.commit("publish");
+        world.pull().succeeded();
+        assert_eq!(files_below(&cache(&world)), Vec::<PathBuf>::new(), "{workspace}");
+        for file in &files {
+            world.master.remove(file);
+        }
+        world.remove(&roads);
+        world.commit("remove");
+        world.pull().succeeded();
+        assert_eq!(files_below(&cache(&world)), Vec::<PathBuf>::new(), "{workspace}, removed");
+        assert_eq!(files_below(world.download()), masters, "the master's files");
+        assert!(world.geoserver().layers(workspace).is_empty());
+    }
+}
