@@ -15,7 +15,7 @@ const BAD: [&str; 9] = ["a/b", "a\\b", "a;b", "50%", "a<b", "a>b", "say \"x\"", 
 
 /// Where the master writes a job; what is no name of a file gets another one.
 fn job_file(workspace: &str, folder: &str, name: &str) -> String {
-    format!("geoserver/{folder}/{workspace}.{}.json", name.replace(['/', '\\'], "_"))
+    format!("geoserver/{folder}/{workspace}.{}.json", name.replace('/', "_").replace('\\', "-"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
