@@ -80,15 +80,15 @@ async fn the_second_geoserver_draws_when_the_first_is_down() {
     world.pull().succeeded();
     let file = local.join("kens-laptop/geoserver/w/roads.png");
     fs::remove_file(&file).unwrap();
-    // The first one has all of the catalog, and goes before it is asked to draw: only its REST answers.
+    // The first one has all that it needs, and is gone when the second one has it too.
     clear_requests(&world);
-    world.doubles[0].stop();
+    world.doubles[1].stop();
     world.publish(&roads.clone().rows(20)).await;
     world.commit("roads anew");
     world.pull().failed();
     assert!(!file.exists(), "a layer that is not published everywhere has no new preview yet");
-    world.doubles[0].resume();
-    world.doubles[1].stop();
+    world.doubles[1].resume();
+    world.doubles[0].stop();
     world.pull().succeeded();
     assert_eq!(size(&file).0, 480);
 }
