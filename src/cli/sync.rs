@@ -24,6 +24,7 @@ pub(super) async fn run(session: &Session, args: &SyncArgs) -> Result<u8> {
         begin: None,
         files: args.files.clone(),
         retry_failed: args.retry_failed,
+        patience: None,
     };
     if args.dry_run {
         return dry_run(session, &request).await;

@@ -147,6 +147,9 @@ pub(super) fn jobs(records: &[JobRecord]) -> String {
         {
             let _ = writeln!(text, "{:13}Hint: {hint}", "");
         }
+        if let Some(at) = record.next_try {
+            let _ = writeln!(text, "{:13}The daemon tries it again at {}", "", local_time(at));
+        }
     }
     let count = |wanted: State| records.iter().filter(|record| record.state == wanted).count();
     let _ = writeln!(
@@ -177,6 +180,9 @@ pub(super) fn job(record: &JobRecord) -> String {
     }
     if let Some(at) = record.finished {
         line("finished", &local_time(at));
+    }
+    if let Some(at) = record.next_try {
+        line("next try", &local_time(at));
     }
     if let Some(message) = &record.message {
         line("message", message);

@@ -79,19 +79,26 @@ pub struct JobOutcome {
     pub hint: Option<String>,
     /// When it is tried again by itself.
     pub next_try: Option<Timestamp>,
+    /// It failed because another job had: it is tried again whenever anything else is.
+    pub waits_for_others: bool,
 }
 
 impl JobOutcome {
     /// An end in `state` that needs no words.
     #[must_use]
     pub fn plain(state: State) -> Self {
-        Self { state, message: None, hint: None, next_try: None }
+        Self { state, message: None, hint: None, next_try: None, waits_for_others: false }
     }
 
     /// An end in `state` for the reason that `error` gives.
     #[must_use]
     pub fn because(state: State, error: &Error) -> Self {
-        Self { state, message: Some(error.one_line()), hint: error.hint_text().map(str::to_owned), next_try: None }
+        Self {
+            message: Some(error.one_line()),
+            hint: error.hint_text().map(str::to_owned),
+            waits_for_others: error.kind() == ErrorKind::Dependency,
+            ..Self::plain(state)
+        }
     }
 }
 
@@ -160,6 +167,12 @@ pub struct Known {
     pub action: String,
     /// Where it stands.
     pub state: State,
+    /// How often this content has been tried.
+    pub attempts: u32,
+    /// When it is tried again by itself.
+    pub next_try: Option<Timestamp>,
+    /// It failed because another job had.
+    pub waits_for_others: bool,
 }
 
 /// Which jobs to list.
@@ -290,7 +303,15 @@ impl Journal {
             let mut unknown = None;
             for (job_file, outcome) in ends {
                 let next_try = outcome.next_try.map(Moment);
-                let values = params![job_file, outcome.state, outcome.message, outcome.hint, now, next_try];
+                let values = params![
+                    job_file,
+                    outcome.state,
+                    outcome.message,
+                    outcome.hint,
+                    now,
+                    next_try,
+                    outcome.waits_for_others
+                ];
                 if finish.execute(values)? == 0 {
                     unknown = Some(*job_file);
                 }
@@ -400,7 +421,7 @@ impl Journal {
     ///
     /// [`ErrorKind::Io`] when the journal cannot be read.
     pub fn digest(&self) -> Result<HashMap<String, Known>> {
-        self.known("select job_file, content_md5, action, state from job")
+        self.known("select job_file, content_md5, action, state, attempts, next_try, waits_for_others from job")
     }
 
     /// The part of the [digest](Journal::digest) that has to be tried again whatever has changed:
@@ -413,7 +434,7 @@ impl Journal {
     /// [`ErrorKind::Io`] when the journal cannot be read.
     pub fn unfinished(&self) -> Result<HashMap<String, Known>> {
         self.known(
-            "select job_file, content_md5, action, state from job \
+            "select job_file, content_md5, action, state, attempts, next_try, waits_for_others from job \
              where state in ('running', 'failed', 'interrupted', 'forgotten', 'waiting')",
         )
     }
@@ -425,10 +446,31 @@ impl Journal {
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
                 let text = |column| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_str()?.to_owned());
-                let entry = Known { content_md5: text(1)?, action: text(2)?, state: row.get(3)? };
+                let entry = Known {
+                    content_md5: text(1)?,
+                    action: text(2)?,
+                    state: row.get(3)?,
+                    attempts: row.get(4)?,
+                    next_try: row.get::<_, Option<Moment>>(5)?.map(|moment| moment.0),
+                    waits_for_others: row.get(6)?,
+                };
                 known.insert(text(0)?, entry);
             }
             Ok(known)
+        })
+    }
+
+    /// When the first of the failed jobs is to be tried again, of those whose time has not come at `now`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] when the journal cannot be read.
+    pub fn next_try(&self, now: Timestamp) -> Result<Option<Timestamp>> {
+        self.read(|transaction| {
+            transaction
+                .prepare("select min(next_try) from job where state = 'failed' and next_try > ?1")?
+                .query_row([Moment(now)], |row| row.get::<_, Option<Moment>>(0))
+                .map(|moment| moment.map(|moment| moment.0))
         })
     }
 

@@ -16,6 +16,9 @@ use crate::error::{Error, ErrorKind, Result, io_error};
 /// Name of the lock file in the status directory.
 const FILE_NAME: &str = "run.lock";
 
+/// Name of the file that the one daemon of a clone locks as long as it lives.
+const DAEMON_FILE_NAME: &str = "daemon.lock";
+
 /// How long a lock is tried before it counts as held. Somebody who only looks whether it is held has
 /// it for some microseconds, and a new holder needs as long to write who it is.
 const GRACE: Duration = Duration::from_millis(100);
@@ -65,10 +68,29 @@ impl RunLock {
     ///
     /// [`ErrorKind::Busy`] when another run has it and `wait` says no; [`ErrorKind::Stopped`] when
     /// `stop` is cancelled while waiting; [`ErrorKind::Io`] when the file cannot be opened or locked.
-    pub async fn acquire(dir: &Path, what: &str, mut wait: Wait<'_>, stop: &CancellationToken) -> Result<Self> {
+    pub async fn acquire(dir: &Path, what: &str, wait: Wait<'_>, stop: &CancellationToken) -> Result<Self> {
+        Self::acquire_file(dir, FILE_NAME, what, wait, stop).await
+    }
+
+    /// Takes the right to be the daemon of the status directory `dir`. It does not keep others from running.
+    ///
+    /// # Errors
+    ///
+    /// As [`RunLock::acquire`].
+    pub async fn acquire_for_daemon(dir: &Path, wait: Wait<'_>, stop: &CancellationToken) -> Result<Self> {
+        Self::acquire_file(dir, DAEMON_FILE_NAME, "poll", wait, stop).await
+    }
+
+    async fn acquire_file(
+        dir: &Path,
+        name: &str,
+        what: &str,
+        mut wait: Wait<'_>,
+        stop: &CancellationToken,
+    ) -> Result<Self> {
         std::fs::create_dir_all(dir)
             .map_err(|source| io_error(dir, "cannot make the status directory (SYNC_STATUS_PATH)", source))?;
-        let path = dir.join(FILE_NAME);
+        let path = dir.join(name);
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)

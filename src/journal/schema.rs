@@ -9,7 +9,11 @@ use crate::error::{Error, ErrorKind};
 
 /// The steps from an empty file to the present tables; `user_version` counts those that were taken.
 /// A published one is never changed: add the next.
-const MIGRATIONS: &[&str] = &[include_str!("sql/0001-journal.sql"), include_str!("sql/0002-reports.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("sql/0001-journal.sql"),
+    include_str!("sql/0002-reports.sql"),
+    include_str!("sql/0003-waits-for-others.sql"),
+];
 
 /// Marks the file as ours: "borg" in ASCII.
 const APPLICATION_ID: i32 = 0x626f_7267;
@@ -68,7 +72,7 @@ mod tests {
         connection.execute_batch("pragma application_id = 1651470951; pragma user_version = 99").unwrap();
         let Err(Failure::Ours(error)) = check(&connection, Path::new("/s/journal.sqlite3")) else { panic!("accepted") };
         insta::assert_snapshot!(error.paragraph(), @r"
-        Error: /s/journal.sqlite3: a newer borg-slave wrote the journal (format 99; this version knows up to 2)
+        Error: /s/journal.sqlite3: a newer borg-slave wrote the journal (format 99; this version knows up to 3)
           Hint: install the newer version again, or move the journal away: then every job is applied again, which is harmless
         ");
     }

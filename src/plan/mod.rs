@@ -8,9 +8,11 @@
 //! plan is executed.
 
 mod order;
+mod patience;
 
 use std::collections::{HashMap, HashSet};
 
+use jiff::Timestamp;
 use md5::{Digest as _, Md5};
 
 use crate::error::Error;
@@ -18,6 +20,7 @@ use crate::job::{self, Action, Document, JobFile, Parsed};
 use crate::journal::{Known, State};
 
 use self::order::{Subject, subject};
+pub use self::patience::Patience;
 
 /// A changed file of the state repository that is a job file.
 #[derive(Debug)]
@@ -37,8 +40,10 @@ pub struct Candidate {
 pub struct Plan {
     /// The jobs that run.
     pub jobs: Vec<PlannedJob>,
-    /// Job files whose content is applied already.
+    /// Job files whose content is applied already, or left out by settings that have not changed.
     pub done: Vec<String>,
+    /// Job files that have failed and rest until their time has come.
+    pub postponed: Vec<String>,
 }
 
 /// One job of the plan.
@@ -52,6 +57,8 @@ pub struct PlannedJob {
     pub content_md5: String,
     /// The revision the document was read at.
     pub revision: String,
+    /// How often this very work was tried before.
+    pub attempts: u32,
     /// The work itself.
     pub work: Work,
     /// Indices of jobs that must have ended, well or badly, before this one begins.
@@ -74,6 +81,11 @@ impl PlannedJob {
     #[must_use]
     pub fn action_name(&self) -> &'static str {
         self.action.map_or("unreadable", Action::as_str)
+    }
+
+    /// Whether this very work is what is known.
+    fn is_of(&self, known: &Known) -> bool {
+        known.content_md5 == self.content_md5 && known.action == self.action_name()
     }
 }
 
@@ -98,9 +110,18 @@ pub fn plan(candidates: Vec<Candidate>, known: &HashMap<String, Known>, again: A
             Ok(Parsed::Job(document)) => (Some(document.action()), Work::Run(Box::new(document))),
             Err(error) => (None, Work::Invalid(error)),
         };
-        let is_done = again == Again::Never && is_done(known.get(&candidate.file.path), &content_md5, action);
-        let revision = candidate.revision;
-        let job = PlannedJob { file: candidate.file, action, content_md5, revision, work, after: Vec::new() };
+        let known = known.get(&candidate.file.path);
+        let is_done = again == Again::Never && is_done(known, &content_md5, action);
+        let mut job = PlannedJob {
+            file: candidate.file,
+            action,
+            content_md5,
+            revision: candidate.revision,
+            attempts: 0,
+            work,
+            after: Vec::new(),
+        };
+        job.attempts = known.filter(|known| job.is_of(known)).map_or(0, |known| known.attempts);
         if is_done { done.push(job) } else { plan.jobs.push(job) }
     }
     // A publication brings its own metadata, which newer metadata of the same range has to follow again.
@@ -116,6 +137,13 @@ pub fn plan(candidates: Vec<Candidate>, known: &HashMap<String, Known>, again: A
     drop_superseded_removals(&mut plan.jobs, known);
     order::arrange(&mut plan.jobs);
     plan
+}
+
+impl Plan {
+    /// Takes out what is to rest, given what is `known` of each job file and that it is `now`.
+    pub fn postpone(&mut self, known: &HashMap<String, Known>, patience: &Patience, now: Timestamp) {
+        patience::postpone(self, known, patience, now);
+    }
 }
 
 /// Nothing is left to do for a job that ended well with this very content and action.
@@ -170,7 +198,14 @@ mod tests {
     }
 
     fn succeeded(path: &str, content: &str, action: &str) -> (String, Known) {
-        let known = Known { content_md5: hex_md5(content.as_bytes()), action: action.into(), state: State::Succeeded };
+        let known = Known {
+            content_md5: hex_md5(content.as_bytes()),
+            action: action.into(),
+            state: State::Succeeded,
+            attempts: 1,
+            next_try: None,
+            waits_for_others: false,
+        };
         (path.to_owned(), known)
     }
 

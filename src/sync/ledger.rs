@@ -1,11 +1,13 @@
 //! Events become records of the journal.
 
+use jiff::Timestamp;
+
 use super::reports::Subject;
 use crate::error::{ErrorKind, Result};
 use crate::execute::{Event, JobEnd, Note, StepEnd};
 use crate::job::Action;
 use crate::journal::{JobOutcome, Journal, NewJob, State, StepOutcome, StepRecord};
-use crate::plan;
+use crate::plan::{self, Patience};
 
 /// What the journal needs to know of a planned job.
 pub(super) struct Entry {
@@ -18,6 +20,8 @@ pub(super) struct Entry {
     job_batch_id: Option<String>,
     /// What the master is told about; nothing when it is told nothing.
     pub(super) subject: Option<Subject>,
+    /// How often it will have been tried.
+    attempts: u32,
 }
 
 impl Entry {
@@ -36,6 +40,7 @@ impl Entry {
             job_id: document.and_then(|document| document.job_id()),
             job_batch_id: document.and_then(|document| document.job_batch_id()),
             subject: if reports { Subject::of(&job.file, job.action.map(Action::as_str), &job.work) } else { None },
+            attempts: job.attempts.saturating_add(1),
         }
     }
 
@@ -68,7 +73,12 @@ pub(super) fn job_of(event: &Event) -> Option<usize> {
 
 /// Writes down what happened: beginnings first and ends last, each of the two in one transaction,
 /// and what lies between in its order.
-pub(super) fn write_down(journal: &Journal, ledger: &[Entry], notes: &[Note]) -> Result<()> {
+pub(super) fn write_down(
+    journal: &Journal,
+    ledger: &[Entry],
+    notes: &[Note],
+    patience: Option<&Patience>,
+) -> Result<()> {
     let events = || notes.iter().map(|note| &note.event);
     let begun = events().filter_map(|event| match event {
         Event::JobStarted { job } => ledger.get(*job).map(Entry::new_job),
@@ -83,7 +93,10 @@ pub(super) fn write_down(journal: &Journal, ledger: &[Entry], notes: &[Note]) ->
     for event in events() {
         let Event::JobEnded { job, end } = event else { continue };
         let Some(entry) = ledger.get(*job) else { continue };
-        let outcome = outcome(end);
+        let mut outcome = outcome(end);
+        if outcome.state == State::Failed {
+            outcome.next_try = patience.map(|patience| patience.next_try(Timestamp::now(), entry.attempts));
+        }
         if let Some(subject) = &entry.subject {
             reports.extend(subject.ended(journal, &entry.job_file, &outcome)?);
         }

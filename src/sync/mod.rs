@@ -16,7 +16,7 @@ use crate::config::{HookOnFailure, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::{self, Event, JobEnd, Note};
 use crate::journal::{Journal, RunOutcome, RunSummary};
-use crate::plan::Plan;
+use crate::plan::{Patience, Plan};
 use crate::report::Courier;
 use crate::state_repo::{Revision, StateRepo};
 
@@ -43,6 +43,8 @@ pub struct Request {
     pub files: Vec<String>,
     /// The failed jobs as well.
     pub retry_failed: bool,
+    /// Failed jobs rest until their time has come; without it all of them are tried that are met.
+    pub patience: Option<Patience>,
 }
 
 /// What a pass is going to do, and where it leads.
@@ -75,6 +77,10 @@ pub struct Summary {
     pub waiting: usize,
     /// Jobs that were done already.
     pub done_before: usize,
+    /// GeoServers and the CDN that could not be told of what changed; among the failed as well.
+    pub loose_ends: usize,
+    /// Jobs that rest until their time has come.
+    pub postponed: usize,
     /// The failed jobs with their errors, and GeoServers that could not be told of what changed.
     pub failed: Vec<(String, Error)>,
     /// How long the jobs took.
@@ -153,7 +159,11 @@ pub async fn run(
     stop: &CancellationToken,
 ) -> Result<Summary> {
     let clock = Instant::now();
-    let mut summary = Summary { done_before: prepared.plan.done.len(), ..Summary::default() };
+    let mut summary = Summary {
+        done_before: prepared.plan.done.len(),
+        postponed: prepared.plan.postponed.len(),
+        ..Summary::default()
+    };
     watcher.begins(&prepared);
     let Prepared { from, to, plan, moves_cursor, loose_ends, coverage, is_whole } = prepared;
     // What earlier runs could not deliver is delivered even if there is nothing to do.
@@ -199,7 +209,7 @@ pub async fn run(
                     files.ended(*job, &outcome(end));
                 }
             }
-            let result = write_down(journal, &ledger, &notes);
+            let result = write_down(journal, &ledger, &notes, request.patience.as_ref());
             let is_written = result.is_ok();
             if let Err(error) = result
                 && written.is_ok()
@@ -219,7 +229,10 @@ pub async fn run(
                         count(&mut summary, job_file, end);
                         courier.iter().for_each(Courier::wake);
                     }
-                    Event::TargetFailed { target, error } => summary.failed.push((target, error)),
+                    Event::TargetFailed { target, error } => {
+                        summary.loose_ends += 1;
+                        summary.failed.push((target, error));
+                    }
                     _ => {}
                 }
             }
@@ -233,8 +246,9 @@ pub async fn run(
         }
         journal.finish_run(run, &summary.for_history())?;
     }
-    let kept =
-        summary.failed.is_empty() || (settings.hook_on_failure == HookOnFailure::Accept && !summary.was_stopped());
+    // What rests has failed, and is found again only where the cursor has not passed it.
+    let all_is_well = summary.failed.is_empty() && summary.postponed == 0;
+    let kept = all_is_well || (settings.hook_on_failure == HookOnFailure::Accept && !summary.was_stopped());
     if is_whole && kept {
         coverage.end(journal)?;
     }

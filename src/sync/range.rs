@@ -82,6 +82,9 @@ pub async fn prepare(
         (named, Again::Always)
     };
     let mut plan = plan::plan(candidates, &known, again);
+    if let Some(patience) = &request.patience {
+        plan.postpone(&known, patience, jiff::Timestamp::now());
+    }
     if !settings.include.is_empty() {
         plan.jobs.retain(|job| settings.include.contains(&job.file.path));
         for job in &mut plan.jobs {
@@ -91,6 +94,7 @@ pub async fn prepare(
     let whole = request.files.is_empty() && settings.include.is_empty();
     let moves_cursor = whole && (request.from.is_none() || cursor.is_none()) && cursor.as_ref() != Some(&to);
     let loose_ends = match journal {
+        _ if request.patience.as_ref().is_some_and(|patience| patience.leave_loose_ends) => false,
         Some(journal) => execute::loose_ends(settings).any(|target| journal.has_markers(target).unwrap_or(true)),
         None => false,
     };

@@ -16,5 +16,6 @@ on conflict (job_file) do update set
     started = excluded.started,
     finished = null,
     next_try = null,
+    waits_for_others = 0,
     run = excluded.run
 returning id, attempts

@@ -17,6 +17,7 @@ on conflict (job_file) do update set
     started = null,
     finished = excluded.finished,
     next_try = null,
+    waits_for_others = 0,
     run = excluded.run
 where (job.content_md5, job.action, job.state) != (excluded.content_md5, excluded.action, excluded.state)
     or job.message is not excluded.message
