@@ -189,12 +189,34 @@ fn filter(name: &str, source: Option<&FilterSource>, unset: impl FnOnce() -> Fil
     match source {
         None => Ok(unset()),
         Some(FilterSource::Expression(text)) => Filter::compile(name, FilterText::Expression(text)),
-        Some(FilterSource::File(path)) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|source| io_error(path, &format!("cannot read the filter of {name}"), source))?;
-            Filter::compile(name, FilterText::File(path, &text))
+        Some(FilterSource::File(path)) => Filter::compile(name, FilterText::File(path, &filter_text(name, path)?)),
+        Some(FilterSource::Read { path, text }) => Filter::compile(name, FilterText::File(path, text)),
+    }
+}
+
+fn filter_text(name: &str, path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|source| io_error(path, &format!("cannot read the filter of {name}"), source))
+}
+
+/// Reads the files of filters into the settings and compiles all, so that a later edit of a file is
+/// taken over with the settings or not at all.
+///
+/// # Errors
+///
+/// As [`filters`].
+pub fn read_filters(settings: &mut Settings) -> Result<()> {
+    let configured = &mut settings.filters;
+    for (name, source) in [
+        ("FEATURE_FILTER", &mut configured.feature),
+        ("WMS_FILTER", &mut configured.wms),
+        ("LAYERGROUP_FILTER", &mut configured.layergroup),
+    ] {
+        if let Some(FilterSource::File(path)) = source {
+            let (path, text) = (path.clone(), filter_text(name, path)?);
+            *source = Some(FilterSource::Read { path, text });
         }
     }
+    filters(settings).map(drop)
 }
 
 fn choices(settings: &Settings, data_dirs: HashMap<String, PathBuf>) -> Choices {

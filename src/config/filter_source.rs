@@ -12,13 +12,20 @@ pub enum FilterSource {
     Expression(String),
     /// In a `.rhai` file that exists; an absolute path when the clone's is.
     File(PathBuf),
+    /// In a `.rhai` file that was read when the settings were checked: what happens to the file later changes nothing.
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What it held.
+        text: String,
+    },
 }
 
 impl fmt::Display for FilterSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Expression(text) => f.write_str(text),
-            Self::File(path) => write!(f, "{}", path.display()),
+            Self::File(path) | Self::Read { path, .. } => write!(f, "{}", path.display()),
         }
     }
 }

@@ -17,6 +17,16 @@ impl Place {
         self.working_directory.join(path)
     }
 
+    /// The files of settings that count for the clone at `root`, there or not, the first one that is there before
+    /// the others.
+    #[must_use]
+    pub fn env_files(&self, root: &Path) -> Vec<PathBuf> {
+        match &self.env_file {
+            Some(named) => vec![self.resolve(named)],
+            None => env_files_in(root).into(),
+        }
+    }
+
     /// The nearest repository at or above the working directory that is not the program's own checkout.
     pub(super) fn repository(&self) -> Option<PathBuf> {
         self.working_directory
@@ -28,7 +38,11 @@ impl Place {
 
 /// The `.env` file of the clone at `root`, when there is one.
 pub(super) fn env_file_of(root: &Path) -> Option<PathBuf> {
-    [root.join(".env"), root.join("code").join(".env")].into_iter().find(|path| path.is_file())
+    env_files_in(root).into_iter().find(|path| path.is_file())
+}
+
+fn env_files_in(root: &Path) -> [PathBuf; 2] {
+    [root.join(".env"), root.join("code").join(".env")]
 }
 
 /// Whether `dir` is a Mercurial clone, a Git clone (whose `.git` is a file in a linked work tree), or
