@@ -11,6 +11,7 @@
 pub mod cdn;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod error;
 pub mod execute;
 pub mod filter;

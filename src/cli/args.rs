@@ -56,6 +56,11 @@ pub enum Command {
         #[arg(hide = true)]
         rest: Vec<String>,
     },
+    /// Follows the master for ever: pulls, applies, sleeps
+    #[command(
+        after_help = "Signals: USR1 polls now, HUP reads the settings again, TERM and Ctrl-C end it at a safe point.\n\nExamples:\n  borg-slave poll                      as a service; see systemd/ and supervisor/\n  borg-slave poll --once               one round, from cron\n  borg-slave poll --interval 300       every five minutes, whatever POLL_INTERVAL says"
+    )]
+    Poll(PollArgs),
     /// Applies what has changed since the last run
     #[command(
         after_help = "Examples:\n  borg-slave sync                      everything since what was last applied\n  borg-slave sync --dry-run            only say what would be done\n  borg-slave sync --retry-failed       the failed jobs again, and what is new\n  borg-slave sync --from null          everything in the repository that is not applied yet\n  borg-slave sync --file geoserver/layers/cadastre.roads.json"
@@ -143,6 +148,20 @@ impl HookName {
             Self::Deny => "deny",
         }
     }
+}
+
+/// Arguments of `poll`.
+#[derive(Debug, Clone, Args)]
+pub struct PollArgs {
+    /// Make one round and end
+    #[arg(long)]
+    pub once: bool,
+    /// Seconds between rounds [default: POLL_INTERVAL]
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=604_800))]
+    pub interval: Option<u64>,
+    /// Milliseconds between the tries of a failed job, the last one for ever
+    #[arg(long, value_name = "MS", value_delimiter = ',', hide = true)]
+    pub retry_pauses: Vec<u64>,
 }
 
 /// Arguments of `sync`.

@@ -7,6 +7,7 @@ mod filter;
 mod hook;
 mod import_status;
 mod manual;
+mod poll;
 mod progress;
 mod report;
 mod signals;
@@ -68,6 +69,7 @@ fn dispatch(cli: &Cli) -> Result<u8> {
 /// What every command has at hand: settings, the log, and the signal to stop.
 struct Session {
     settings: Settings,
+    place: Place,
     global: Global,
     log: LogWriter,
     draws: bool,
@@ -84,7 +86,7 @@ impl Session {
         for warning in warnings {
             tracing::warn!("{warning}");
         }
-        Ok(Self { settings, global: global.clone(), log, draws, stop: CancellationToken::new() })
+        Ok(Self { settings, place, global: global.clone(), log, draws, stop: CancellationToken::new() })
     }
 
     fn run(&self, command: &Command) -> Result<u8> {
@@ -98,6 +100,7 @@ impl Session {
             signals.watch(&self.stop)?;
             match command {
                 Command::Hook { hook, rest } => hook::run(self, *hook, rest).await,
+                Command::Poll(args) => poll::run(self, args).await,
                 Command::Sync(args) => sync::run(self, args).await,
                 Command::Status(args) => status::run(self, args).await,
                 Command::Report(args) => report::run(self, args).await,

@@ -17,14 +17,67 @@ use crate::transfer::Progress;
 /// How often the log tells how a long restore goes.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
+/// What a pass looks like where standard error goes.
+#[derive(Debug, Clone)]
+pub(super) enum Look {
+    /// Drawn on a terminal.
+    Drawn(LogWriter),
+    /// Log lines for people.
+    Lines,
+    /// Log lines for programs.
+    Json,
+}
+
+impl Look {
+    pub(super) fn of(session: &Session) -> Self {
+        match session.global.log_format {
+            _ if session.draws => Self::Drawn(session.log.clone()),
+            LogFormat::Json => Self::Json,
+            LogFormat::Plain => Self::Lines,
+        }
+    }
+
+    fn watcher(&self) -> Box<dyn Watcher> {
+        match self {
+            Self::Drawn(log) => Box::new(Terminal::new(log.clone())),
+            Self::Json => Box::new(JsonLog),
+            Self::Lines => Box::new(Log::default()),
+        }
+    }
+}
+
 /// The watcher that fits where standard error goes.
 pub(super) fn watcher(session: &Session) -> Box<dyn Watcher> {
-    if session.draws {
-        Box::new(Terminal::new(session.log.clone()))
-    } else if session.global.log_format == LogFormat::Json {
-        Box::new(JsonLog)
-    } else {
-        Box::new(Log::default())
+    Look::of(session).watcher()
+}
+
+/// As [`watcher`], for somebody who comes back every minute: a pass that did nothing says nothing.
+pub(super) fn quiet_watcher(look: &Look) -> Box<dyn Watcher> {
+    Box::new(Quiet { inner: look.watcher() })
+}
+
+/// Keeps silent about passes in which nothing happens.
+struct Quiet {
+    inner: Box<dyn Watcher>,
+}
+
+impl Watcher for Quiet {
+    fn begins(&mut self, prepared: &Prepared) {
+        self.inner.begins(prepared);
+    }
+
+    fn sees(&mut self, job_file: Option<&str>, event: &Event) {
+        self.inner.sees(job_file, event);
+    }
+
+    fn transfers(&mut self) -> Option<crate::wire::Meter> {
+        self.inner.transfers()
+    }
+
+    fn ends(&mut self, summary: &Summary) {
+        if summary.succeeded + summary.filtered + summary.waiting + summary.failed.len() > 0 {
+            self.inner.ends(summary);
+        }
     }
 }
 

@@ -1,0 +1,46 @@
+//! `poll`: the daemon, or one round of it.
+
+use std::time::Duration;
+
+use super::args::PollArgs;
+use super::{Session, exit, progress};
+use crate::config::{self, ProcessEnv};
+use crate::daemon::{self, Once, Options, RETRY_PAUSES};
+use crate::error::{ErrorKind, Result};
+
+pub(super) async fn run(session: &Session, args: &PollArgs) -> Result<u8> {
+    let options = options(session, args);
+    if args.once {
+        return Ok(match daemon::once(options).await? {
+            Once::Applied => exit::APPLIED,
+            Once::Failed => exit::FAILED,
+        });
+    }
+    match daemon::run(options).await {
+        Ok(()) => Ok(exit::APPLIED),
+        Err(error) if error.kind() == ErrorKind::Busy => {
+            super::complain(&error);
+            Ok(exit::LOCKED)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn options(session: &Session, args: &PollArgs) -> Options {
+    let place = session.place.clone();
+    let pauses = match args.retry_pauses.as_slice() {
+        [] => RETRY_PAUSES.into(),
+        given => given.iter().copied().map(Duration::from_millis).collect(),
+    };
+    let look = progress::Look::of(session);
+    Options {
+        settings: session.settings.clone(),
+        env_files: place.env_files(&session.settings.state_repository_root),
+        load: Box::new(move || config::load(&ProcessEnv, &place)),
+        watcher: Box::new(move || progress::quiet_watcher(&look)),
+        interval: args.interval.map(Duration::from_secs),
+        pauses,
+        waits: !session.global.no_wait,
+        stop: session.stop.clone(),
+    }
+}

@@ -1,0 +1,423 @@
+//! The daemon: pull, apply, sleep; and what wakes it before its time.
+//!
+//! A round begins when the interval has passed, when a failed job's pause is over, when somebody else has brought
+//! changesets into the clone, when the settings have changed, and on `SIGUSR1`. While a round runs, the
+//! daemon listens on: settings are checked at once and are in force from the next round on.
+
+mod round;
+mod schedule;
+mod settings;
+mod supervisor;
+mod watch;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use self::round::{Outcome, Round};
+pub use self::schedule::RETRY_PAUSES;
+use self::schedule::{BackOff, Told, until};
+pub use self::settings::Load;
+use self::settings::{InForce, Look};
+use self::supervisor::Supervisor;
+use self::watch::{Places, Watch, clone_print};
+use crate::config::Settings;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::journal::{Holder, RunLock, Wait};
+use crate::plan::Patience;
+use crate::sync::Watcher;
+
+/// How often a daemon with nothing to do says that it lives.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(3600);
+
+/// How long after a job's time the daemon wakes, so that the time has come by then.
+const SLACK: Duration = Duration::from_millis(20);
+
+/// What the daemon is asked to do.
+pub struct Options {
+    /// What is in force at first.
+    pub settings: Settings,
+    /// Where that comes from: files, there or not.
+    pub env_files: Vec<PathBuf>,
+    /// Reads the settings again.
+    pub load: Load,
+    /// Who sees each pass.
+    pub watcher: Box<dyn Fn() -> Box<dyn Watcher> + Send + Sync>,
+    /// Pause between rounds, instead of what the settings say.
+    pub interval: Option<Duration>,
+    /// Pauses between the tries of a failed job; never empty.
+    pub pauses: Vec<Duration>,
+    /// Wait for another daemon of the clone to end.
+    pub waits: bool,
+    /// Ends the daemon.
+    pub stop: CancellationToken,
+}
+
+/// How one round went.
+#[derive(Debug)]
+pub enum Once {
+    /// Everything is applied, but what filters and settings leave out.
+    Applied,
+    /// Some jobs failed or have failed before and rest.
+    Failed,
+}
+
+/// Makes one round.
+///
+/// # Errors
+///
+/// When the clone cannot be pulled, or the pass not be made.
+pub async fn once(options: Options) -> Result<Once> {
+    let in_force = InForce::begin(options.settings, Vec::new(), options.load)?;
+    let patience =
+        Patience { pauses: options.pauses, failed_rest: true, settings_stand: false, leave_loose_ends: false };
+    let settings = in_force.get().clone();
+    let round = Round { settings, pulls: true, patience, stop: options.stop };
+    let Outcome { pull, pass, .. } = round.run((options.watcher)()).await;
+    let summary = pass?.summary;
+    pull.unwrap_or(Ok(()))?;
+    Ok(if summary.failed.is_empty() && summary.postponed == 0 { Once::Applied } else { Once::Failed })
+}
+
+/// Runs until it is stopped.
+///
+/// # Errors
+///
+/// [`ErrorKind::Busy`] when another daemon works on the clone and nobody wants to wait; when the status
+/// directory cannot be used, or a filter does not compile. What goes wrong in a round is logged, and the next one comes.
+pub async fn run(options: Options) -> Result<()> {
+    let supervisor = Supervisor::of_this_process();
+    let mut tell = |holder: &Holder| {
+        let text = format!("another daemon works on this clone: waiting for {holder} to end");
+        tracing::warn!("{text}");
+        supervisor.status(&text);
+    };
+    let wait = if options.waits { Wait::Yes(&mut tell) } else { Wait::No };
+    // It stays with this process, so that two daemons never pull in turn.
+    let _lock = RunLock::acquire_for_daemon(&options.settings.sync_status_path, wait, &options.stop).await?;
+    let mut daemon = Daemon::begin(options, supervisor)?;
+    daemon.supervisor.keep_watchdog_content();
+    daemon.serve().await;
+    daemon.supervisor.stopping();
+    tracing::info!(rounds = daemon.rounds, "the daemon ends");
+    Ok(())
+}
+
+/// Why a round begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// The daemon has just begun.
+    Start,
+    /// The interval is over.
+    Interval,
+    /// A failed job's pause is over.
+    Retry,
+    /// Somebody has asked for it.
+    Signal,
+    /// Somebody has brought changesets.
+    Clone,
+    /// The settings are other ones.
+    Settings,
+}
+
+struct Daemon {
+    supervisor: Supervisor,
+    in_force: InForce,
+    watcher: Box<dyn Fn() -> Box<dyn Watcher> + Send + Sync>,
+    interval: Option<Duration>,
+    pauses: Vec<Duration>,
+    stop: CancellationToken,
+    reload: Signal,
+    poll: Signal,
+    watch: Option<Watch>,
+    /// The clone as the last pass found it.
+    clone_print: u64,
+    back_off: BackOff,
+    unreachable_since: Option<Instant>,
+    pull_trouble: Told,
+    pass_trouble: Told,
+    watch_trouble: Told,
+    pull_at: Instant,
+    retry_at: Option<Instant>,
+    /// How often what no single job is about has failed in a row, and when it is tried again.
+    loose_ends: (u32, Option<Instant>),
+    /// A pass has been made with the settings in force.
+    settings_stand: bool,
+    rounds: u64,
+    last_sign: Instant,
+}
+
+impl Daemon {
+    fn begin(options: Options, supervisor: Supervisor) -> Result<Self> {
+        let listen = |kind| signal(kind).context(ErrorKind::Io, "cannot listen for signals");
+        let now = Instant::now();
+        Ok(Self {
+            supervisor,
+            in_force: InForce::begin(options.settings, options.env_files, options.load)?,
+            watcher: options.watcher,
+            interval: options.interval,
+            pauses: options.pauses,
+            stop: options.stop,
+            reload: listen(SignalKind::hangup())?,
+            poll: listen(SignalKind::user_defined1())?,
+            watch: None,
+            clone_print: 0,
+            back_off: BackOff::default(),
+            unreachable_since: None,
+            pull_trouble: Told::default(),
+            pass_trouble: Told::default(),
+            watch_trouble: Told::default(),
+            pull_at: now,
+            retry_at: None,
+            loose_ends: (0, None),
+            settings_stand: false,
+            rounds: 0,
+            last_sign: now,
+        })
+    }
+
+    fn interval(&self) -> Duration {
+        self.interval.unwrap_or(self.in_force.get().poll_interval)
+    }
+
+    async fn serve(&mut self) {
+        self.listen();
+        tracing::info!(
+            clone = %self.in_force.get().state_repository_root.display(),
+            interval_s = self.interval().as_secs_f64(),
+            "the daemon begins"
+        );
+        let mut cause = Some(Cause::Start);
+        while let Some(why) = cause {
+            let wanted = self.round(why).await;
+            if self.stop.is_cancelled() {
+                return;
+            }
+            self.listen();
+            cause = match wanted {
+                Some(wanted) => Some(wanted),
+                None => self.idle().await,
+            };
+        }
+    }
+
+    /// Makes one round and hears meanwhile what comes in; returns what asks for another one at once.
+    async fn round(&mut self, why: Cause) -> Option<Cause> {
+        let clock = Instant::now();
+        self.rounds += 1;
+        tracing::debug!(round = self.rounds, ?why, "the round begins");
+        let pulls = match why {
+            Cause::Retry | Cause::Clone => clock >= self.pull_at,
+            _ => true,
+        };
+        let round = Round {
+            settings: self.in_force.get().clone(),
+            pulls,
+            patience: Patience {
+                pauses: self.pauses.clone(),
+                // Whoever mends the settings wants to see whether that helps.
+                failed_rest: why != Cause::Settings,
+                settings_stand: self.settings_stand && why != Cause::Settings,
+                leave_loose_ends: why != Cause::Settings && self.loose_ends.1.is_some_and(|at| clock < at),
+            },
+            stop: self.stop.clone(),
+        };
+        let leaves_loose_ends = round.patience.leave_loose_ends;
+        let mut running = Box::pin(round.run((self.watcher)()));
+        self.supervisor.status("a round is under way");
+        self.supervisor.ready();
+        let mut wanted = None;
+        let outcome = loop {
+            tokio::select! {
+                outcome = &mut running => break outcome,
+                _ = self.reload.recv() => wanted = self.settings_changed(true).or(wanted),
+                _ = self.poll.recv() => wanted = wanted.or(Some(Cause::Signal)),
+                () = settled(self.watch.as_ref()) => wanted = self.settings_changed(false).or(wanted),
+            }
+        };
+        drop(running);
+        self.clone_print = outcome.clone_print;
+        self.settings_stand = wanted != Some(Cause::Settings) && (self.settings_stand || outcome.pass.is_ok());
+        self.after_pull(outcome.pull);
+        self.after_pass(outcome.pass, leaves_loose_ends);
+        tracing::debug!(round = self.rounds, took_ms = clock.elapsed().as_millis(), "the round ended");
+        wanted.or_else(|| self.whatever_is_new())
+    }
+
+    fn after_pull(&mut self, pull: Option<Result<()>>) {
+        let interval = self.interval();
+        let now = Instant::now();
+        match pull {
+            None => {}
+            Some(Ok(())) => {
+                let failed = self.back_off.answered();
+                if let Some(since) = self.unreachable_since.take() {
+                    tracing::info!(after_s = since.elapsed().as_secs(), failed, "the master answers again");
+                }
+                self.pull_trouble.is_over();
+                self.pull_at = now + interval;
+            }
+            // The signal's own words are enough.
+            Some(Err(error)) if error.kind() == ErrorKind::Stopped => {}
+            Some(Err(error)) if matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Denied) => {
+                let pause = self.back_off.failed(interval);
+                self.unreachable_since.get_or_insert(now);
+                self.pull_at = now + pause;
+                if self.pull_trouble.is_news(&error.paragraph(), now) {
+                    tracing::warn!(next_pull_in_s = pause.as_secs(), "cannot pull: {}", error.paragraph());
+                } else {
+                    tracing::debug!(next_pull_in_s = pause.as_secs(), "cannot pull: {error}");
+                }
+            }
+            Some(Err(error)) => {
+                self.pull_at = now + interval;
+                tell(&mut self.pull_trouble, "cannot pull", &error);
+            }
+        }
+    }
+
+    fn after_pass(&mut self, pass: Result<round::Pass>, left_loose_ends: bool) {
+        let now = Instant::now();
+        self.retry_at = None;
+        let status = match pass {
+            Ok(pass) => {
+                self.pass_trouble.is_over();
+                let longest = self.pauses.iter().max().copied().unwrap_or_default();
+                let next_try = pass.next_try.map(|at| now + until(at, Timestamp::now(), longest) + SLACK);
+                if pass.summary.loose_ends > 0 {
+                    let failures = self.loose_ends.0 + 1;
+                    let last = self.pauses.len().saturating_sub(1);
+                    let index = usize::try_from(failures - 1).unwrap_or(last).min(last);
+                    let pause = self.pauses.get(index).copied().unwrap_or_default();
+                    self.loose_ends = (failures, Some(now + pause));
+                } else if !left_loose_ends {
+                    self.loose_ends = (0, None);
+                }
+                // What was due and could not be done comes with the next round anyhow.
+                let loose_ends = self.loose_ends.1.filter(|at| *at > now);
+                self.retry_at = [next_try, loose_ends].into_iter().flatten().min();
+                match pass.summary.failed.len() + pass.summary.postponed {
+                    0 => "everything is applied".to_owned(),
+                    1 => "1 job has failed and is tried again".to_owned(),
+                    failed => format!("{failed} jobs have failed and are tried again"),
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::Stopped => return,
+            Err(error) => {
+                tell(&mut self.pass_trouble, "the pass could not be made", &error);
+                format!("the last pass could not be made: {}", error.one_line())
+            }
+        };
+        let status = match self.unreachable_since {
+            Some(_) => format!("the master cannot be reached; {status}"),
+            None => status,
+        };
+        self.supervisor.status(&status);
+        if self.last_sign.elapsed() >= SIGN_OF_LIFE {
+            self.last_sign = now;
+            tracing::info!(rounds = self.rounds, "the daemon lives: {status}");
+        }
+    }
+
+    /// Sleeps until there is a reason for a round; `None` when the daemon is to end.
+    async fn idle(&mut self) -> Option<Cause> {
+        loop {
+            let (deadline, because) = match self.retry_at {
+                Some(at) if at < self.pull_at => (at, Cause::Retry),
+                _ => (self.pull_at, Cause::Interval),
+            };
+            let cause = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return None,
+                _ = self.reload.recv() => self.settings_changed(true),
+                _ = self.poll.recv() => Some(Cause::Signal),
+                () = settled(self.watch.as_ref()) => self.whatever_is_new(),
+                () = tokio::time::sleep_until(deadline) => Some(self.whatever_is_new().unwrap_or(because)),
+            };
+            if cause.is_some() {
+                return cause;
+            }
+        }
+    }
+
+    fn whatever_is_new(&mut self) -> Option<Cause> {
+        if let Some(cause) = self.settings_changed(false) {
+            return Some(cause);
+        }
+        (clone_print(&self.in_force.get().state_repository_root) != self.clone_print).then_some(Cause::Clone)
+    }
+
+    /// Looks at the files of settings, and takes over what they say.
+    fn settings_changed(&mut self, asked: bool) -> Option<Cause> {
+        let look = self.in_force.look(asked);
+        if asked {
+            self.supervisor.reloading();
+        }
+        let cause = match look {
+            Look::Same => {
+                if asked {
+                    tracing::info!("the settings were read again: nothing has changed");
+                }
+                None
+            }
+            Look::New { warnings } => {
+                for warning in warnings {
+                    tracing::warn!("{warning}");
+                }
+                tracing::info!(interval_s = self.interval().as_secs_f64(), "new settings are in force");
+                self.listen();
+                Some(Cause::Settings)
+            }
+            Look::Refused(error) => {
+                tracing::error!(
+                    "the settings were changed and are refused; the old ones stay in force. {}",
+                    error.paragraph()
+                );
+                None
+            }
+        };
+        if asked {
+            self.supervisor.ready();
+        }
+        cause
+    }
+
+    /// Listens to the places that matter now.
+    fn listen(&mut self) {
+        let places = Places::of(&self.in_force.get().state_repository_root, &self.in_force.files());
+        if self.watch.as_ref().is_some_and(|watch| watch.is_of(&places)) {
+            return;
+        }
+        match Watch::start(&places) {
+            Ok(watch) => {
+                self.watch = Some(watch);
+                self.watch_trouble.is_over();
+            }
+            Err(error) => {
+                self.watch = None;
+                tell(&mut self.watch_trouble, "changes are seen with the next round only", &error);
+            }
+        }
+    }
+}
+
+/// Waits until something has settled that is listened to; for ever where nothing is.
+async fn settled(watch: Option<&Watch>) {
+    match watch {
+        Some(watch) => watch.settled().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn tell(told: &mut Told, what: &str, error: &Error) {
+    let text = error.paragraph();
+    if told.is_news(&text, Instant::now()) {
+        tracing::error!("{what}: {text}");
+    } else {
+        tracing::debug!("{what}: {error}");
+    }
+}

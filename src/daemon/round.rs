@@ -1,0 +1,120 @@
+//! One round: pull, and apply what is there.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use super::watch::clone_print;
+use crate::config::Settings;
+use crate::error::Result;
+use crate::journal::{Holder, Journal, RunLock, Wait};
+use crate::plan::Patience;
+use crate::state_repo::{OpenOptions, PullHooks, StateRepo};
+use crate::sync::{self, Request, Summary, Watcher};
+
+/// How long one call of the VCS may take.
+const VCS_TIME_LIMIT: Duration = Duration::from_secs(600);
+
+/// How long a pull that is about to end is left alone before it is looked at again.
+const PULL_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a round is to do.
+pub(super) struct Round {
+    pub(super) settings: Arc<Settings>,
+    /// Asks the master first.
+    pub(super) pulls: bool,
+    pub(super) patience: Patience,
+    pub(super) stop: CancellationToken,
+}
+
+/// What it came to.
+pub(super) struct Outcome {
+    /// How the pull went; `None` when there was none.
+    pub(super) pull: Option<Result<()>>,
+    /// How the pass went.
+    pub(super) pass: Result<Pass>,
+    /// The clone as the pass found it.
+    pub(super) clone_print: u64,
+}
+
+/// What a pass came to.
+pub(super) struct Pass {
+    pub(super) summary: Summary,
+    /// When the first of the failed jobs is to be tried again.
+    pub(super) next_try: Option<Timestamp>,
+}
+
+impl Round {
+    pub(super) async fn run(self, watcher: Box<dyn Watcher>) -> Outcome {
+        let pull = if self.pulls { Some(self.pull().await) } else { None };
+        // Whoever pulls from now on is noticed by the number that follows.
+        let clone_print = clone_print(&self.settings.state_repository_root);
+        // What is in the clone is applied, also while the master cannot be reached.
+        let pass = self.pass(watcher).await;
+        Outcome { pull, pass, clone_print }
+    }
+
+    /// Pulls without the run lock: a pull by hand that is under way has a hook that wants it.
+    async fn pull(&self) -> Result<()> {
+        let mut repository = self.open().await?;
+        let outcome = repository.pull(PullHooks::Skip).await;
+        repository.close().await;
+        let outcome = outcome?;
+        if outcome.before != outcome.after {
+            tracing::debug!(before = %outcome.before, after = %outcome.after, "pulled");
+        }
+        Ok(())
+    }
+
+    async fn pass(&self, mut watcher: Box<dyn Watcher>) -> Result<Pass> {
+        let (lock, mut repository) = self.turn().await?;
+        let outcome = self.apply(&mut repository, watcher.as_mut()).await;
+        repository.close().await;
+        drop(lock);
+        outcome
+    }
+
+    /// Waits for the run lock, and until no pull is about to end whose changesets are applied already.
+    async fn turn(&self) -> Result<(RunLock, StateRepo)> {
+        let until = Instant::now() + VCS_TIME_LIMIT;
+        loop {
+            let mut tell = |holder: &Holder| tracing::info!("waiting for {holder}");
+            let dir = &self.settings.sync_status_path;
+            let lock = RunLock::acquire(dir, "poll", Wait::Yes(&mut tell), &self.stop).await?;
+            let mut repository = self.open().await?;
+            if Instant::now() > until || !sync::is_ahead_of_a_pull(&mut repository, &Journal::open(dir)?).await? {
+                return Ok((lock, repository));
+            }
+            // Not with the lock in hand: the pull may have a hook to run that waits for it.
+            repository.close().await;
+            drop(lock);
+            tokio::time::sleep(PULL_PAUSE).await;
+        }
+    }
+
+    async fn apply(&self, repository: &mut StateRepo, watcher: &mut dyn Watcher) -> Result<Pass> {
+        let journal = Journal::open(&self.settings.sync_status_path)?;
+        let request = Request {
+            trigger: "poll".into(),
+            retry_failed: true,
+            patience: Some(self.patience.clone()),
+            ..Request::default()
+        };
+        let prepared = sync::prepare(&self.settings, repository, Some(&journal), &request).await?;
+        let summary = sync::run(&self.settings, repository, &journal, &request, prepared, watcher, &self.stop).await?;
+        Ok(Pass { summary, next_try: journal.next_try(Timestamp::now())? })
+    }
+
+    async fn open(&self) -> Result<StateRepo> {
+        StateRepo::open(OpenOptions {
+            branch: self.settings.state_branch.clone(),
+            ssh: self.settings.state_ssh.clone(),
+            time_limit: VCS_TIME_LIMIT,
+            stop: self.stop.clone(),
+            ..OpenOptions::new(&self.settings.state_repository_root)
+        })
+        .await
+    }
+}
