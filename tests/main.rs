@@ -6,6 +6,7 @@ mod support;
 
 mod cdn;
 mod config_examples;
+mod daemon;
 mod end_to_end;
 mod floors;
 mod geoserver_client;

@@ -4,7 +4,7 @@
 
 mod kills;
 mod kills_of_all_kinds;
-mod processes;
+pub(crate) mod processes;
 mod readers;
 mod signals;
 mod snapshot;

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal};
 use crate::support::world::{Outcome, World, program};
 
 /// A command that runs in a process group of its own, its output kept in files.
-pub(super) struct Running {
+pub(crate) struct Running {
     child: Child,
     stdout: tempfile::NamedTempFile,
     stderr: tempfile::NamedTempFile,
@@ -20,19 +20,19 @@ pub(super) struct Running {
 
 impl Running {
     /// Starts `command` as a shell with job control does.
-    pub(super) fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         let (stdout, stderr) = (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
         command.process_group(0).stdin(Stdio::null());
         command.stdout(stdout.reopen().unwrap()).stderr(stderr.reopen().unwrap());
         Self { child: command.spawn().unwrap(), stdout, stderr }
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Whether it has ended within `limit`.
-    pub(super) fn ends_within(&mut self, limit: Duration) -> Option<ExitStatus> {
+    pub(crate) fn ends_within(&mut self, limit: Duration) -> Option<ExitStatus> {
         let until = Instant::now() + limit;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -47,7 +47,7 @@ impl Running {
 
     /// Waits for its end; the test fails when that takes longer than `limit`.
     #[track_caller]
-    pub(super) fn end(&mut self, limit: Duration) -> Outcome {
+    pub(crate) fn end(&mut self, limit: Duration) -> Outcome {
         let Some(status) = self.ends_within(limit) else {
             panic!("it still runs after {limit:?}:\n{}", self.outcome(None).text());
         };
@@ -55,7 +55,7 @@ impl Running {
     }
 
     /// What it has printed so far.
-    pub(super) fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         fs::read_to_string(self.stderr.path()).unwrap()
     }
 
@@ -65,7 +65,7 @@ impl Running {
 
     /// Waits until it has printed `text` to standard error.
     #[track_caller]
-    pub(super) fn says(&mut self, text: &str, limit: Duration) {
+    pub(crate) fn says(&mut self, text: &str, limit: Duration) {
         let until = Instant::now() + limit;
         while !self.stderr().contains(text) {
             assert!(Instant::now() < until, "{text:?} is not said:\n{}", self.stderr());
@@ -74,7 +74,7 @@ impl Running {
     }
 
     /// Itself and everything that descends from it, as far as it can be seen now.
-    pub(super) fn tree(&self) -> Vec<u32> {
+    pub(crate) fn tree(&self) -> Vec<u32> {
         let parents = parents();
         let mut tree = vec![self.pid()];
         let mut next = 0;
@@ -86,7 +86,7 @@ impl Running {
     }
 
     /// The `borg-slave` processes among them.
-    pub(super) fn slaves(&self) -> Vec<u32> {
+    pub(crate) fn slaves(&self) -> Vec<u32> {
         let program = program().canonicalize().unwrap();
         let runs = |pid: &u32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program);
         self.tree().into_iter().filter(runs).collect()
@@ -94,7 +94,7 @@ impl Running {
 
     /// Waits for a `borg-slave` below it.
     #[track_caller]
-    pub(super) fn slave(&self) -> u32 {
+    pub(crate) fn slave(&self) -> u32 {
         let until = Instant::now() + Duration::from_secs(20);
         loop {
             if let Some(&pid) = self.slaves().first() {
@@ -106,7 +106,7 @@ impl Running {
     }
 
     /// Sends a signal to its whole process group, as ^C on a terminal does.
-    pub(super) fn signal_group(&self, signal: Signal) {
+    pub(crate) fn signal_group(&self, signal: Signal) {
         let _ = rustix::process::kill_process_group(raw(self.pid()), signal);
     }
 }
@@ -125,7 +125,7 @@ fn raw(pid: u32) -> Pid {
 }
 
 /// Sends a signal to a process, which may have ended.
-pub(super) fn kill(pid: u32, signal: Signal) {
+pub(crate) fn kill(pid: u32, signal: Signal) {
     let _ = rustix::process::kill_process(raw(pid), signal);
 }
 
@@ -148,7 +148,7 @@ fn parents() -> Vec<(u32, u32)> {
 }
 
 /// Waits until nothing of the world runs any more: neither a process nor a session of the database.
-pub(super) async fn nothing_is_left(world: &World, limit: Duration) {
+pub(crate) async fn nothing_is_left(world: &World, limit: Duration) {
     let home = format!("HOME={}", world.master.beside("home").display());
     let until = Instant::now() + limit;
     let admin = world.database.admin().await;
