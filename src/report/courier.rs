@@ -48,16 +48,18 @@ struct Shared {
 }
 
 impl Courier {
-    /// Starts with what earlier passes left. `journal` is a connection of the courier's own.
+    /// Starts with what earlier passes left. `journal` is a connection of the courier's own. A `quiet`
+    /// courier does not log what goes wrong: a pass that has nothing to do need not say again what the
+    /// one before has said.
     #[must_use]
-    pub fn start(master: Master, journal: Journal) -> Self {
+    pub fn start(master: Master, journal: Journal, quiet: bool) -> Self {
         let shared = Arc::new(Shared {
             master,
             journal,
             wake: Notify::new(),
             closing: CancellationToken::new(),
             batches: AtomicU64::new(0),
-            told: AtomicBool::new(false),
+            told: AtomicBool::new(quiet),
         });
         let task = tokio::spawn(carry(Arc::clone(&shared)));
         Self { shared, task }

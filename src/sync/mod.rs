@@ -169,9 +169,10 @@ pub async fn run(
     // What earlier runs could not deliver is delivered even if there is nothing to do.
     let master = crate::wire::master(settings);
     let reports = master.is_some();
-    let courier = match master {
-        Some(master) if !plan.jobs.is_empty() || journal.backlog()?.is_some() => {
-            Some(Courier::start(master, Journal::open(&settings.sync_status_path)?))
+    let courier = match (master, journal.backlog()?) {
+        (Some(master), backlog) if !plan.jobs.is_empty() || backlog.is_some() => {
+            let quiet = plan.jobs.is_empty() && backlog.is_some_and(|backlog| backlog.failing.is_some());
+            Some(Courier::start(master, Journal::open(&settings.sync_status_path)?, quiet))
         }
         _ => None,
     };

@@ -29,6 +29,8 @@ async fn reports_wait_for_a_master_that_is_down_and_come_in_later() {
     let outcome = world.pull().succeeded().says("reports to the master have to wait").says("MASTER_PGSQL_HOST");
     assert_eq!(outcome.stderr.matches("have to wait").count(), 1, "{}", outcome.text());
     world.slave(&["sync", "--file", "geoserver/workspaces/a.json"]).succeeded();
+    let idle = world.slave(&["sync"]).succeeded();
+    assert!(!idle.text().contains("have to wait"), "{}", idle.text());
     assert_eq!(waiting(&world), 2, "the newest state of the job and of the run");
     world.slave(&["status"]).succeeded().says("2 reports wait for the master").says("cannot be told since");
     world.slave(&["report"]).succeeded().says("task/workspace/publish/a").says("2 reports wait");
