@@ -39,7 +39,11 @@ impl Monitor {
     /// As a library user sees it.
     fn master(&self) -> Master {
         Master {
-            options: ConnectOptions { ..self.database.options() },
+            options: ConnectOptions {
+                // Without a password: to prove one takes its time.
+                host: PrivatePostgres::start().socket_dir().to_str().unwrap().to_owned(),
+                ..self.database.options()
+            },
             schema: PgIdent::new("schema", SCHEMA).unwrap(),
             slave_name: "slave".to_owned(),
             channels: "geoserver".to_owned(),
