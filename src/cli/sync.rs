@@ -25,6 +25,7 @@ pub(super) async fn run(session: &Session, args: &SyncArgs) -> Result<u8> {
         files: args.files.clone(),
         retry_failed: args.retry_failed,
         patience: None,
+        filtered_again: false,
     };
     if args.dry_run {
         return dry_run(session, &request).await;

@@ -76,7 +76,7 @@ pub async fn once(options: Options) -> Result<Once> {
     let patience =
         Patience { pauses: options.pauses, failed_rest: true, settings_stand: false, leave_loose_ends: false };
     let settings = in_force.get().clone();
-    let round = Round { settings, pulls: true, patience, stop: options.stop };
+    let round = Round { settings, pulls: true, patience, filtered_again: false, stop: options.stop };
     let Outcome { pull, pass, .. } = round.run((options.watcher)()).await;
     let summary = pass?.summary;
     pull.unwrap_or(Ok(()))?;
@@ -147,6 +147,8 @@ struct Daemon {
     loose_ends: (u32, Option<Instant>),
     /// A pass has been made with the settings in force.
     settings_stand: bool,
+    /// The filters are other ones than in the last pass.
+    filters_changed: bool,
     rounds: u64,
     last_sign: Instant,
 }
@@ -175,6 +177,7 @@ impl Daemon {
             retry_at: None,
             loose_ends: (0, None),
             settings_stand: false,
+            filters_changed: false,
             rounds: 0,
             last_sign: now,
         })
@@ -224,8 +227,11 @@ impl Daemon {
                 settings_stand: self.settings_stand && why != Cause::Settings,
                 leave_loose_ends: why != Cause::Settings && self.loose_ends.1.is_some_and(|at| clock < at),
             },
+            filtered_again: self.filters_changed,
             stop: self.stop.clone(),
         };
+        self.filters_changed = false;
+        let filtered_again = round.filtered_again;
         let leaves_loose_ends = round.patience.leave_loose_ends;
         let mut running = Box::pin(round.run((self.watcher)()));
         self.supervisor.status("a round is under way");
@@ -242,10 +248,19 @@ impl Daemon {
         drop(running);
         self.clone_print = outcome.clone_print;
         self.settings_stand = wanted != Some(Cause::Settings) && (self.settings_stand || outcome.pass.is_ok());
+        // What it was to look at again, it has not.
+        self.filters_changed |= filtered_again && outcome.pass.is_err();
         self.after_pull(outcome.pull);
         self.after_pass(outcome.pass, leaves_loose_ends);
         tracing::debug!(round = self.rounds, took_ms = clock.elapsed().as_millis(), "the round ended");
-        wanted.or_else(|| self.whatever_is_new())
+        match &self.watch {
+            // What was written while the round ran is looked at when it has settled.
+            Some(watch) => {
+                watch.stir();
+                wanted
+            }
+            None => wanted.or_else(|| self.whatever_is_new()),
+        }
     }
 
     fn after_pull(&mut self, pull: Option<Result<()>>) {
@@ -364,7 +379,8 @@ impl Daemon {
                 }
                 None
             }
-            Look::New { warnings } => {
+            Look::New { warnings, filters } => {
+                self.filters_changed |= filters;
                 for warning in warnings {
                     tracing::warn!("{warning}");
                 }

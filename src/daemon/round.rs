@@ -26,6 +26,8 @@ pub(super) struct Round {
     /// Asks the master first.
     pub(super) pulls: bool,
     pub(super) patience: Patience,
+    /// The filters are other ones than in the last pass.
+    pub(super) filtered_again: bool,
     pub(super) stop: CancellationToken,
 }
 
@@ -96,15 +98,18 @@ impl Round {
 
     async fn apply(&self, repository: &mut StateRepo, watcher: &mut dyn Watcher) -> Result<Pass> {
         let journal = Journal::open(&self.settings.sync_status_path)?;
+        let begun = Timestamp::now();
         let request = Request {
             trigger: "poll".into(),
             retry_failed: true,
             patience: Some(self.patience.clone()),
+            filtered_again: self.filtered_again,
             ..Request::default()
         };
         let prepared = sync::prepare(&self.settings, repository, Some(&journal), &request).await?;
         let summary = sync::run(&self.settings, repository, &journal, &request, prepared, watcher, &self.stop).await?;
-        Ok(Pass { summary, next_try: journal.next_try(Timestamp::now())? })
+        // A time that has come meanwhile counts; one that had come before is of a job that this pass has left out.
+        Ok(Pass { summary, next_try: journal.next_try(begun)? })
     }
 
     async fn open(&self) -> Result<StateRepo> {

@@ -19,6 +19,8 @@ pub(super) enum Look {
     New {
         /// What the operator should know.
         warnings: Vec<String>,
+        /// The filters are among it.
+        filters: bool,
     },
     /// They say something that cannot be; what was in force stays so.
     Refused(Error),
@@ -65,10 +67,11 @@ impl InForce {
         self.print = print;
         match self.read() {
             Ok((settings, warnings)) => {
+                let filters = settings.filters != self.settings.filters;
                 self.settings = Arc::new(settings);
                 // They may name other files of filters.
                 self.print = files_print(&self.files());
-                if is_same { Look::Same } else { Look::New { warnings } }
+                if is_same { Look::Same } else { Look::New { warnings, filters } }
             }
             Err(error) => Look::Refused(error),
         }

@@ -119,6 +119,11 @@ impl Watch {
             && wanted.iter().zip(&self.dirs).all(|((dir, _), (heard, known))| dir == heard && *known == identity(dir))
     }
 
+    /// Makes [`Watch::settled`] look although nothing was heard.
+    pub(super) fn stir(&self) {
+        self.stirred.notify_one();
+    }
+
     /// Waits until something was written, and until that is over.
     pub(super) async fn settled(&self) {
         self.stirred.notified().await;

@@ -45,6 +45,8 @@ pub struct Request {
     pub retry_failed: bool,
     /// Failed jobs rest until their time has come; without it all of them are tried that are met.
     pub patience: Option<Patience>,
+    /// Jobs that the filters have left out as well: they are other ones now.
+    pub filtered_again: bool,
 }
 
 /// What a pass is going to do, and where it leads.

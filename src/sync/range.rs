@@ -48,8 +48,12 @@ pub async fn prepare(
     let applied_is_gone = noted.is_some() && cursor.is_none();
     // Where nothing has changed, only what is unfinished matters, however many jobs are known.
     let coverage = journal.map(|journal| Coverage::read(settings, journal)).transpose()?.unwrap_or_default();
-    let nothing_new =
-        request.files.is_empty() && from == to && touched.is_empty() && !applied_is_gone && !coverage.is_pending();
+    let nothing_new = request.files.is_empty()
+        && from == to
+        && touched.is_empty()
+        && !applied_is_gone
+        && !request.filtered_again
+        && !coverage.is_pending();
     let mut known = match journal {
         Some(journal) if nothing_new => journal.unfinished()?,
         Some(journal) => journal.digest()?,
@@ -57,7 +61,7 @@ pub async fn prepare(
     };
     let (candidates, again) = if request.files.is_empty() {
         let mut candidates = changed_files(settings, repository, &from, &to).await?;
-        let mut more = left_over(settings, &known, request.retry_failed, &candidates);
+        let mut more = left_over(settings, &known, request, &candidates);
         // The changesets that were applied are gone again: any job may be of one of them.
         let anew = done_anew(settings, repository, journal, &to, &candidates).await?;
         // Their success is not the last word.
@@ -199,7 +203,7 @@ async fn add_newer_metadata(
 fn left_over(
     settings: &Settings,
     known: &HashMap<String, Known>,
-    retry_failed: bool,
+    request: &Request,
     candidates: &[Candidate],
 ) -> BTreeSet<String> {
     let in_range: HashSet<&str> = candidates.iter().map(|candidate| candidate.file.path.as_str()).collect();
@@ -208,10 +212,11 @@ fn left_over(
         .filter(|(path, known)| match known.state {
             // A run that retried an old job may have been killed: no new change would bring it up again.
             State::Running | State::Interrupted | State::Forgotten => true,
-            State::Failed => retry_failed,
+            State::Failed => request.retry_failed,
             State::Waiting => job::classify(path, &settings.channels)
                 .is_some_and(|file| execute::left_out_by(&settings.skip, &file, &known.action).is_none()),
-            State::Succeeded | State::Filtered => false,
+            State::Filtered => request.filtered_again,
+            State::Succeeded => false,
         } && !in_range.contains(path.as_str()))
         .map(|(path, _)| path.clone())
         .collect()

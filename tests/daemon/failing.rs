@@ -112,9 +112,8 @@ async fn a_master_that_cannot_be_reached_is_told_of_once_and_what_is_there_is_ap
         becomes(&world, &lakes, "succeeded");
         // The usual rhythm again.
         let rounds = daemon.count("the round ended");
-        let clock = Instant::now();
         daemon.rounds(rounds + 3);
-        assert!(clock.elapsed() < Duration::from_secs(10), "{:?}", clock.elapsed());
+        assert!(daemon.count("why=Interval") >= 3);
         daemon.end();
     }
 }
