@@ -49,48 +49,43 @@ pub(super) struct Pass {
 }
 
 impl Round {
-    pub(super) async fn run(self, watcher: Box<dyn Watcher>) -> Outcome {
-        let pull = if self.pulls { Some(self.pull().await) } else { None };
+    pub(super) async fn run(self, mut watcher: Box<dyn Watcher>) -> Outcome {
+        let root = &self.settings.state_repository_root;
+        let mut repository = match self.open().await {
+            Ok(repository) => repository,
+            Err(error) => {
+                let pull = self.pulls.then(|| Err(error.copy()));
+                return Outcome { pull, pass: Err(error), clone_print: clone_print(root) };
+            }
+        };
+        // Without the run lock: a pull by hand that is under way has a hook that wants it.
+        let pull = if self.pulls { Some(repository.pull(PullHooks::Skip).await.map(drop)) } else { None };
         // Whoever pulls from now on is noticed by the number that follows.
-        let clone_print = clone_print(&self.settings.state_repository_root);
+        let clone_print = clone_print(root);
         // What is in the clone is applied, also while the master cannot be reached.
-        let pass = self.pass(watcher).await;
+        let pass = self.pass(&mut repository, watcher.as_mut()).await;
+        repository.close().await;
         Outcome { pull, pass, clone_print }
     }
 
-    /// Pulls without the run lock: a pull by hand that is under way has a hook that wants it.
-    async fn pull(&self) -> Result<()> {
-        let mut repository = self.open().await?;
-        let outcome = repository.pull(PullHooks::Skip).await;
-        repository.close().await;
-        let outcome = outcome?;
-        if outcome.before != outcome.after {
-            tracing::debug!(before = %outcome.before, after = %outcome.after, "pulled");
-        }
-        Ok(())
-    }
-
-    async fn pass(&self, mut watcher: Box<dyn Watcher>) -> Result<Pass> {
-        let (lock, mut repository) = self.turn().await?;
-        let outcome = self.apply(&mut repository, watcher.as_mut()).await;
-        repository.close().await;
+    async fn pass(&self, repository: &mut StateRepo, watcher: &mut dyn Watcher) -> Result<Pass> {
+        let lock = self.turn(repository).await?;
+        let outcome = self.apply(repository, watcher).await;
         drop(lock);
         outcome
     }
 
     /// Waits for the run lock, and until no pull is about to end whose changesets are applied already.
-    async fn turn(&self) -> Result<(RunLock, StateRepo)> {
+    async fn turn(&self, repository: &mut StateRepo) -> Result<RunLock> {
         let until = Instant::now() + VCS_TIME_LIMIT;
         loop {
             let mut tell = |holder: &Holder| tracing::info!("waiting for {holder}");
             let dir = &self.settings.sync_status_path;
             let lock = RunLock::acquire(dir, "poll", Wait::Yes(&mut tell), &self.stop).await?;
-            let mut repository = self.open().await?;
-            if Instant::now() > until || !sync::is_ahead_of_a_pull(&mut repository, &Journal::open(dir)?).await? {
-                return Ok((lock, repository));
+            if Instant::now() > until || !sync::is_ahead_of_a_pull(repository, &Journal::open(dir)?).await? {
+                return Ok(lock);
             }
             // Not with the lock in hand: the pull may have a hook to run that waits for it.
-            repository.close().await;
             drop(lock);
             tokio::time::sleep(PULL_PAUSE).await;
         }
