@@ -75,6 +75,9 @@ pub async fn prepare(
         let in_range: HashSet<String> = candidates.iter().map(|candidate| candidate.file.path.clone()).collect();
         more.extend(in_doubt);
         more.retain(|path| !in_range.contains(path.as_str()));
+        if from == to && request.from.is_none() && !applied_is_gone {
+            leave_refused_pulls(repository, journal, &mut more).await?;
+        }
         let mut again = named_again(settings, repository, journal, &to, &more).await?;
         add_newer_metadata(settings, repository, &to, &mut again).await?;
         again.retain(|candidate| !in_range.contains(candidate.file.path.as_str()));
@@ -85,15 +88,13 @@ pub async fn prepare(
         add_newer_metadata(settings, repository, &to, &mut named).await?;
         (named, Again::Always)
     };
+    let mut candidates = candidates;
+    if !settings.include.is_empty() {
+        candidates.retain(|candidate| settings.include.contains(&candidate.file.path));
+    }
     let mut plan = plan::plan(candidates, &known, again);
     if let Some(patience) = &request.patience {
         plan.postpone(&known, patience, jiff::Timestamp::now());
-    }
-    if !settings.include.is_empty() {
-        plan.jobs.retain(|job| settings.include.contains(&job.file.path));
-        for job in &mut plan.jobs {
-            job.after.clear();
-        }
     }
     let whole = request.files.is_empty() && settings.include.is_empty();
     let moves_cursor = whole && (request.from.is_none() || cursor.is_none()) && cursor.as_ref() != Some(&to);
@@ -168,6 +169,40 @@ pub(super) async fn read(
             revision: revision.as_str().to_owned(),
         })
         .collect())
+}
+
+/// Leaves out the jobs of pulls that were refused: their changesets are not here, but normally come again with
+/// the next pull. To bring back what was before would take away what readers see already.
+async fn leave_refused_pulls(
+    repository: &mut StateRepo,
+    journal: Option<&Journal>,
+    paths: &mut BTreeSet<String>,
+) -> Result<()> {
+    let Some(journal) = journal else { return Ok(()) };
+    let mut is_here: HashMap<String, bool> = HashMap::new();
+    let mut refused = Vec::new();
+    for path in paths.iter() {
+        let Some(record) = journal.job(path)? else { continue };
+        let here = match is_here.get(&record.revision) {
+            Some(here) => *here,
+            None => {
+                let here = repository.resolve(&record.revision).await?.is_some();
+                is_here.insert(record.revision, here);
+                here
+            }
+        };
+        if !here {
+            refused.push(path.clone());
+        }
+    }
+    if !refused.is_empty() {
+        tracing::warn!(
+            jobs = refused.len(),
+            "jobs of a pull that was refused are left as they are: pull again to go on with them, or name a range with --from to go back behind them"
+        );
+        paths.retain(|path| !refused.contains(path));
+    }
+    Ok(())
 }
 
 /// Adds the metadata files of layers that are published again. A master deletes a layer's `.meta.json` when

@@ -118,6 +118,31 @@ async fn what_a_refused_pull_did_in_part_is_made_good_when_the_master_takes_it_b
     assert_eq!(version(&world, "cadastre.lakes").await, 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_by_hand_leaves_alone_what_a_refused_pull_has_done() {
+    let world = World::start(Vcs::Hg).await;
+    world.publish(&roads(1)).await;
+    world.commit("one");
+    world.pull().succeeded();
+    world.publish(&roads(2)).await;
+    world.publish(&Layer::new("cadastre", "lakes")).await;
+    let bad = Layer::new("cadastre", "bad");
+    let dump = world.publish(&bad).await.dump;
+    let hidden = dump.with_extension("hidden");
+    std::fs::rename(&dump, &hidden).unwrap();
+    world.commit("two");
+    world.pull().failed();
+    for arguments in [&["sync"][..], &["sync", "--retry-failed"]] {
+        world.slave(arguments).succeeded().says("pull again");
+        assert_eq!(version(&world, "cadastre.roads").await, 2);
+        assert!(world.geoserver().layer("cadastre", "lakes").is_some());
+    }
+    std::fs::rename(&hidden, &dump).unwrap();
+    world.pull().succeeded();
+    assert!(world.geoserver().layer("cadastre", "bad").is_some());
+    assert_eq!(version(&world, "cadastre.roads").await, 2);
+}
+
 /// A file system of so many kilobytes; gone when dropped.
 struct Tmpfs<'a>(&'a Path);
 
