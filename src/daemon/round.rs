@@ -11,6 +11,7 @@ use crate::config::Settings;
 use crate::error::Result;
 use crate::journal::{Holder, Journal, RunLock, Wait};
 use crate::plan::Patience;
+use crate::report;
 use crate::state_repo::{OpenOptions, PullHooks, StateRepo};
 use crate::sync::{self, Request, Summary, Watcher};
 
@@ -101,6 +102,9 @@ impl Round {
             filtered_again: self.filtered_again,
             ..Request::default()
         };
+        if let Some(master) = crate::wire::master(&self.settings) {
+            report::polled(&journal, &master)?;
+        }
         let prepared = sync::prepare(&self.settings, repository, Some(&journal), &request).await?;
         let summary = sync::run(&self.settings, repository, &journal, &request, prepared, watcher, &self.stop).await?;
         // A time that has come meanwhile counts; one that had come before is of a job that this pass has left out.
