@@ -100,7 +100,7 @@ impl Journal {
 pub(super) fn keep_succeeded(transaction: &Transaction<'_>, job: i64) -> rusqlite::Result<usize> {
     transaction.execute(
         "delete from step where job = ?1 and (outcome not in ('done', 'unchanged') or target in
-            (select target from step where job = ?1 and outcome not in ('done', 'unchanged')))",
+            (select target from step where job = ?1 and target != '' and outcome not in ('done', 'unchanged')))",
         [job],
     )
 }

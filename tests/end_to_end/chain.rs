@@ -1,4 +1,4 @@
-//! Where files come from, old documents, and kinds that are for later.
+//! Where files come from, old documents, and files that are no jobs.
 
 use borg_slave::state_repo::Vcs;
 
@@ -183,27 +183,14 @@ async fn documents_of_all_generations_are_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kinds_of_a_later_version_wait_and_do_not_hinder() {
+async fn files_that_are_no_jobs_are_passed_by() {
     let world = World::start(Vcs::Git).await;
     let roads = Layer::new("w", "roads");
     world.publish(&roads).await;
-    let group = json!({
-        "name": "all", "workspace": "w", "title": "All", "abstract": "", "srs": "EPSG:4326",
-        "layers": [{ "type": "publish", "name": "roads", "workspace": "w" }], "dependent_groups": [],
-    });
-    world.master.write("geoserver/layergroups/w.all.json", group.to_string());
-    world.master.write("geoserver/layers.properties", "mode=CHALLENGE\n*.*.r=*\n");
     world.master.write("geoserver/unheard/of.json", "{}");
     world.master.write("elsewhere/layers/w.other.json", "{}");
-    world.commit("a group");
+    world.commit("a layer among other files");
     world.pull().succeeded();
-    let all = status(&world);
-    assert_eq!(all.len(), 3, "{:?}", all.keys());
+    assert_eq!(status(&world).keys().collect::<Vec<_>>(), [&roads.job_file()]);
     is_state(&world, &roads, "succeeded");
-    for file in ["geoserver/layergroups/w.all.json", "geoserver/layers.properties"] {
-        assert_eq!(all[file]["state"], json!("waiting"));
-        assert!(all[file]["message"].as_str().unwrap().contains("later"), "{:#}", all[file]);
-    }
-    world.slave(&["sync"]).succeeded();
-    assert_eq!(status(&world)["geoserver/layers.properties"]["attempts"], json!(1));
 }

@@ -48,6 +48,7 @@ fn help_shows_examples_and_fits_a_terminal() {
         &["sync", "--help"],
         &["status", "--help"],
         &["status", "forget", "--help"],
+        &["poll", "--help"],
         &["report", "--help"],
         &["check", "--help"],
         &["filter", "--help"],
