@@ -7,7 +7,7 @@ use super::layer::VectorLayer;
 use super::tables::{Loading, Voice};
 use super::{Ctx, Event, JobEnd, Step, StepEnd, Stepped, succeeded};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{Action, FeatureJob, FeatureRemoval, FileRef, StyleRef};
+use crate::job::{self, Action, FeatureJob, FeatureRemoval, FileRef, StyleRef};
 use crate::name::{GeoName, PgIdent};
 use crate::postgres::{Archive, Database, ForeignKey, Swapped, Table};
 use crate::transfer::{CacheName, Fetched};
@@ -15,7 +15,7 @@ use crate::transfer::{CacheName, Fetched};
 impl Ctx<'_> {
     /// Brings a feature layer, or only its metadata, into being.
     pub(super) async fn publish_feature(&self, job: &FeatureJob, voice: &mut Voice<'_>) -> Result<JobEnd> {
-        let table = table(job);
+        let table = table(&job.database);
         let mut fetched = Vec::new();
         let mut notes = Vec::new();
         let servers = if job.sync_geoserver_data { self.unfinished_geoservers() } else { Vec::new() };
@@ -285,12 +285,7 @@ impl Ctx<'_> {
         if let Some(database) = &self.run.parts.database
             && !self.is_finished(super::DATABASE)
         {
-            let table = Table {
-                schema: job.database.schema.clone(),
-                data_schema: job.database.data_schema.clone(),
-                outdated_schema: job.database.outdated_schema.clone(),
-                name: job.database.table.clone(),
-            };
+            let table = table(&job.database);
             self.step(
                 Step::RemoveTable,
                 None,
@@ -351,11 +346,11 @@ async fn has_table(database: &Database, (schema, name): &(String, String)) -> Re
 }
 
 /// The relations of a feature.
-pub(super) fn table(job: &FeatureJob) -> Table {
+fn table(database: &job::Database) -> Table {
     Table {
-        schema: job.database.schema.clone(),
-        data_schema: job.database.data_schema.clone(),
-        outdated_schema: job.database.outdated_schema.clone(),
-        name: job.database.table.clone(),
+        schema: database.schema.clone(),
+        data_schema: database.data_schema.clone(),
+        outdated_schema: database.outdated_schema.clone(),
+        name: database.table.clone(),
     }
 }

@@ -105,7 +105,7 @@ impl Ctx<'_> {
         if self.run.parts.cdn.is_none() {
             return Ok(());
         }
-        self.note(CDN, &purge_key(workspace, name), "due".to_owned()).await
+        self.note(CDN, &purge_key(workspace.as_str(), name.as_str()), "due".to_owned()).await
     }
 
     /// Tells the CDN to forget what it has of a layer. What fails is tried again by the next run.
@@ -127,7 +127,7 @@ impl super::Run {
     /// Purges a layer, and forgets that it was due.
     async fn purge(&self, workspace: &str, name: &str) -> Result<()> {
         let Some(cdn) = &self.parts.cdn else { return Ok(()) };
-        let key = format!("purge {workspace}:{name}");
+        let key = purge_key(workspace, name);
         self.purged.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
         cdn.client.purge(&cdn.addresses.purge_urls(workspace, name)).await?;
         self.no_purge_due(key);
@@ -164,6 +164,6 @@ impl super::Run {
     }
 }
 
-fn purge_key(workspace: &GeoName, name: &GeoName) -> String {
+fn purge_key(workspace: &str, name: &str) -> String {
     format!("purge {workspace}:{name}")
 }
