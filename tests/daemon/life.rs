@@ -98,7 +98,12 @@ async fn rounds_without_change_leave_nothing_behind() {
     };
     let (memory, files) = rounds(20);
     let (memory_after, files_after) = rounds(60);
-    assert_eq!(files_after, files);
+    // What is left in each round would be sixty more; one or two are open for a moment only.
+    assert!(files_after < files + 10, "{files} descriptors became {files_after} in 60 rounds");
     assert!(memory_after < memory + 2048, "{memory} kB became {memory_after} kB in 60 rounds");
-    assert_eq!(processes::Running::tree(&running).len(), 1, "no child is left");
+    let end = Instant::now() + PATIENCE;
+    while running.tree().len() > 1 {
+        assert!(Instant::now() < end, "a child is left");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
