@@ -20,6 +20,12 @@ use crate::error::{Context, Error, ErrorKind, Result};
 /// What every session sets before it is used.
 pub(super) const SESSION_SQL: &str = include_str!("sql/session.sql");
 
+/// How long data that was sent may stay unacknowledged before the connection counts as lost.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(120);
+
+/// How long the server may take to hear that a statement is no longer wanted.
+const CANCEL_LIMIT: Duration = Duration::from_secs(10);
+
 /// How long the short transactions of a replacement go on trying to get their locks.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -110,6 +116,7 @@ impl ConnectOptions {
             .application_name(&self.application_name)
             .connect_timeout(self.connect_timeout)
             .keepalives_idle(Duration::from_secs(60))
+            .tcp_user_timeout(ACKNOWLEDGED_WITHIN)
             .ssl_mode(match self.effective_ssl_mode() {
                 SslMode::Disable => tokio_postgres::config::SslMode::Disable,
                 SslMode::Prefer => tokio_postgres::config::SslMode::Prefer,
@@ -302,14 +309,20 @@ impl Database {
         let client = self.client().await?;
         let cancel = client.cancel_token();
         tokio::select! {
-            done = client.batch_execute(sql) => done.map_err(|error| failure::statement(error, what, subject)),
-            () = self.shared.stop.cancelled() => {
-                // The statement ends anyway once its session notices that nobody listens.
-                let _ = cancel.cancel_query(self.shared.tls.clone()).await;
-                drop(Object::take(client));
-                Err(stopped())
-            }
+            done = client.batch_execute(sql) => return done.map_err(|error| failure::statement(error, what, subject)),
+            () = self.shared.stop.cancelled() => {}
+            () = tokio::time::sleep(self.restore_limit) => {}
         }
+        // The statement ends anyway once its session notices that nobody listens.
+        let _ = tokio::time::timeout(CANCEL_LIMIT, cancel.cancel_query(self.shared.tls.clone())).await;
+        drop(Object::take(client));
+        if self.shared.stop.is_cancelled() {
+            return Err(stopped());
+        }
+        Err(Error::new(ErrorKind::Database, what)
+            .subject(subject)
+            .source(Error::new(ErrorKind::Busy, format!("the statement did not end within {:?}", self.restore_limit)))
+            .hint("look on the database server at what holds the statement up (pg_stat_activity), then run again"))
     }
 }
 

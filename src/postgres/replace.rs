@@ -11,10 +11,13 @@ use super::restore::{LoadProgress, Restored};
 use super::views::{self, Replacement};
 use super::{Archive, Table, failure};
 use crate::error::{Error, ErrorKind, Result};
+use crate::name::PgIdent;
 
 /// A short transaction asks for a lock this long. Readers that come meanwhile queue behind it, so it
-/// gives up soon and tries again.
-const LOCK_SQL: &str = "set local lock_timeout = '500ms'; set local search_path = ''";
+/// gives up soon and tries again. What it does takes moments; on storage that hangs it is not waited for
+/// without end.
+const LOCK_SQL: &str =
+    "set local lock_timeout = '500ms'; set local statement_timeout = '10min'; set local search_path = ''";
 
 /// What a swap has changed for readers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,10 +126,7 @@ impl Database {
                 }
                 // Also a table that nobody reads (a first publication was interrupted) is only put
                 // aside: it may be the only copy, and foreign keys may point to it already.
-                let schema = table.outdated_schema.quoted();
-                tx.batch_execute(&format!("alter table {} set schema {schema}", table.data_sql()))
-                    .await
-                    .map_err(failed)?;
+                set_schema(&tx, table, data.oid, &table.outdated_schema).await?;
                 bookkeeping::record_aside(&tx, table, data.oid).await?;
             }
         }
@@ -171,11 +171,10 @@ impl Database {
         let tx = client.transaction().await.map_err(failed)?;
         tx.batch_execute(LOCK_SQL).await.map_err(failed)?;
         let state = State::read(&tx, table).await?;
-        if state.data.is_some() || !state.view_reads_outdated {
+        let Some(outdated) = state.outdated.filter(|_| state.data.is_none() && state.view_reads_outdated) else {
             return Ok(());
-        }
-        let schema = table.data_schema.quoted();
-        tx.batch_execute(&format!("alter table {} set schema {schema}", table.outdated_sql())).await.map_err(failed)?;
+        };
+        set_schema(&tx, table, outdated.oid, &table.data_schema).await?;
         bookkeeping::record_back(&tx, table).await?;
         tx.commit().await.map_err(failed)
     }
@@ -295,6 +294,18 @@ enum Aside {
     Load,
     /// The wanted content is loaded already.
     Loaded,
+}
+
+/// Moves a table with its extended statistics, which PostgreSQL leaves behind: they would stand in the way
+/// of those that the next dump brings.
+async fn set_schema(tx: &Transaction<'_>, table: &Table, oid: u32, schema: &PgIdent) -> Result<()> {
+    let label = table.label();
+    let failed = failure::doing("cannot move the old table to the other schema", &label);
+    let statements = tx.query(include_str!("sql/set_schema.sql"), &[&oid, &schema.as_str()]).await.map_err(failed)?;
+    for statement in statements {
+        tx.batch_execute(statement.get(0)).await.map_err(failed)?;
+    }
+    Ok(())
 }
 
 async fn drop_old(tx: &Transaction<'_>, table: &Table) -> Result<()> {
