@@ -163,6 +163,9 @@ impl SshCommand {
         if !config_off && expand("~/.ssh/config").is_some_and(|path| path.exists()) {
             self.needs("~/.ssh/config exists, and only the program reads it".to_owned());
         }
+        if !config_off && let Some(reason) = system_config(Path::new("/etc/ssh")) {
+            self.needs(reason);
+        }
         Ok(())
     }
 
@@ -320,6 +323,27 @@ impl SshCommand {
     }
 }
 
+/// Why the program must be used, when the system's own configuration in `dir` says more than Debian's does
+/// as it comes.
+fn system_config(dir: &Path) -> Option<String> {
+    let included =
+        std::fs::read_dir(dir.join("ssh_config.d")).into_iter().flatten().flatten().map(|entry| entry.path());
+    let included = included.filter(|path| path.extension().is_some_and(|extension| extension == "conf"));
+    [dir.join("ssh_config")].into_iter().chain(included).find_map(|path| {
+        let text = std::fs::read_to_string(&path).ok()?;
+        let keywords = text.lines().filter_map(|line| {
+            let line = line.trim_start();
+            let keyword = line.split(|c: char| c.is_whitespace() || c == '=').next().unwrap_or_default();
+            let is_one = !keyword.is_empty() && !keyword.starts_with('#');
+            let is_own_folder = keyword.eq_ignore_ascii_case("include") && line.ends_with("/ssh_config.d/*.conf");
+            (is_one && !is_own_folder).then(|| keyword.to_ascii_lowercase())
+        });
+        let mut unknown = keywords.filter(|keyword| keyword != "host" && !HARMLESS.contains(&keyword.as_str()));
+        let first = unknown.next()?;
+        Some(format!("{} sets {first}, and only the program reads it", path.display()))
+    })
+}
+
 fn rsync_word(word: &str) -> String {
     let plain = |c: char| !c.is_whitespace() && c != '\'' && c != '"';
     if !word.is_empty() && word.chars().all(plain) {
@@ -367,6 +391,19 @@ mod tests {
         assert_eq!(command.connect_timeout, Some(Duration::from_secs(3600)));
         assert_eq!(command.connection_attempts, 5);
         assert!(command.can_multiplex());
+    }
+
+    #[test]
+    fn a_system_configuration_that_says_more_than_debians_needs_the_program() {
+        let dir = tempfile::tempdir().unwrap();
+        let debian = "# as it comes\nInclude /etc/ssh/ssh_config.d/*.conf\nHost *\n    SendEnv LANG LC_*\n    HashKnownHosts yes\n    GSSAPIAuthentication yes\n";
+        assert_eq!(system_config(dir.path()), None);
+        std::fs::write(dir.path().join("ssh_config"), debian).unwrap();
+        assert_eq!(system_config(dir.path()), None);
+        std::fs::create_dir(dir.path().join("ssh_config.d")).unwrap();
+        let own = dir.path().join("ssh_config.d/site.conf");
+        std::fs::write(&own, "Host master\n ProxyJump=gate\n").unwrap();
+        assert!(system_config(dir.path()).unwrap().contains("site.conf sets proxyjump"));
     }
 
     #[test]
