@@ -110,6 +110,8 @@ pub struct Freshness {
     pub data_changed: bool,
     /// Its columns are others: GeoServer's cached columns are dropped.
     pub columns_changed: bool,
+    /// Boxes were given when it was last published: GeoServer computes its own where none are given now.
+    pub boxes_were_given: bool,
 }
 
 /// What GeoServer answers about a feature type.
@@ -125,8 +127,7 @@ impl GeoServer {
     ///
     /// The relation must exist. A type of that name in another store of the workspace is moved to
     /// the told store in place: its layer keeps styles, access rules and tile layer. A type that
-    /// GeoServer has left behind half-made after a failure is repaired or removed. Boxes that were
-    /// given before and are not any more stay until the data change.
+    /// GeoServer has left behind half-made after a failure is repaired or removed.
     ///
     /// # Errors
     ///

@@ -31,9 +31,9 @@ mod wire;
 mod wms_layers;
 mod wms_stores;
 
-const SAME: Freshness = Freshness { data_changed: false, columns_changed: false };
-const DATA: Freshness = Freshness { data_changed: true, columns_changed: false };
-const COLUMNS: Freshness = Freshness { data_changed: true, columns_changed: true };
+const SAME: Freshness = Freshness { data_changed: false, columns_changed: false, boxes_were_given: false };
+const DATA: Freshness = Freshness { data_changed: true, columns_changed: false, boxes_were_given: false };
+const COLUMNS: Freshness = Freshness { data_changed: true, columns_changed: true, boxes_were_given: false };
 
 /// A workspace of a test's own on the GeoServer under test, and a schema of the same name. Both go
 /// at the end.

@@ -119,6 +119,7 @@ impl Ctx<'_> {
             Some(_) => !described.columns.is_empty() && self.recall(server, &columns_key).as_ref() != Some(&columns),
             None => data_changed,
         };
+        let boxes_key = Self::fact_key("boxes", layer.workspace, layer.name);
         let tiles_key = Self::fact_key("tiles", layer.workspace, layer.name);
         // A job about metadata alone does not say which data are there: those that were.
         let data = data_md5.clone().or_else(|| layer.publication.clone()).or_else(|| {
@@ -139,8 +140,16 @@ impl Ctx<'_> {
                         self.forget(server, &data_key).await?;
                     }
                     self.layer_rules(server, layer.workspace, layer.name).await?;
-                    let freshness = Freshness { data_changed, columns_changed };
+                    let given = described.feature_type.boxes.is_some();
+                    let boxes_were_given = self.recall(server, &boxes_key).is_some();
+                    if given && !boxes_were_given {
+                        self.note(server.name(), &boxes_key, "given".to_owned()).await?;
+                    }
+                    let freshness = Freshness { data_changed, columns_changed, boxes_were_given };
                     let change = server.publish_feature_type(&described.feature_type, freshness).await?;
+                    if boxes_were_given && !given {
+                        self.remember(server, &boxes_key, None);
+                    }
                     Ok((change, step_end(change), None))
                 }),
             )
@@ -221,7 +230,7 @@ impl Ctx<'_> {
             .collect::<HashSet<_>>()
             .into_iter()
             .collect();
-        for kind in ["data", "columns", "tiles"] {
+        for kind in ["data", "columns", "boxes", "tiles"] {
             self.forget(server, &Self::fact_key(kind, workspace, layer)).await?;
         }
         for style in &styles {

@@ -114,7 +114,8 @@ pub(super) fn update(current: &Value, wanted: &FeatureType, freshness: Freshness
         Some(_) => {}
         None => {
             update.recalculate =
-                (freshness.data_changed || other_srs || update.changes_source) && has_geometry(current);
+                (freshness.data_changed || freshness.boxes_were_given || other_srs || update.changes_source)
+                    && has_geometry(current);
         }
     }
     update
@@ -290,7 +291,7 @@ mod tests {
         }
     }
 
-    const SAME: Freshness = Freshness { data_changed: false, columns_changed: false };
+    const SAME: Freshness = Freshness { data_changed: false, columns_changed: false, boxes_were_given: false };
 
     #[test]
     fn what_geoserver_shows_as_told_is_left_alone() {
@@ -308,11 +309,14 @@ mod tests {
 
     #[test]
     fn changed_data_compute_boxes_again_unless_they_are_given() {
-        let changed = Freshness { data_changed: true, columns_changed: false };
+        let changed = Freshness { data_changed: true, columns_changed: false, boxes_were_given: false };
         let computed = update(&shown(), &roads(), changed);
         assert!(computed.recalculate && !computed.is_empty());
         let given = FeatureType { boxes: Some(boxes()), ..roads() };
         assert!(update(&shown(), &given, changed).is_empty());
+        let withdrawn = Freshness { boxes_were_given: true, ..SAME };
+        assert!(update(&shown(), &roads(), withdrawn).recalculate);
+        assert!(update(&shown(), &given, withdrawn).is_empty());
         let mut table = shown();
         table["attributes"]["attribute"][1] = json!("");
         assert!(update(&table, &roads(), changed).is_empty(), "there is no box without a geometry");
@@ -345,7 +349,7 @@ mod tests {
 
     #[test]
     fn columns_that_cannot_be_the_relations_are_stale() {
-        let replaced = Freshness { data_changed: true, columns_changed: false };
+        let replaced = Freshness { data_changed: true, columns_changed: false, boxes_were_given: false };
         // `strange` is of a type that GeoServer does not know.
         assert!(!columns_are_stale(&shown(), &roads(), SAME));
         assert!(columns_are_stale(&shown(), &roads(), replaced));
