@@ -23,8 +23,13 @@ use super::version::Version;
 /// Longest wait for a TCP or TLS connection; a request may take longer.
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
-/// After so many requests in a row that nobody answered, repetitions not counted, none is sent any more.
+/// After so many requests in a row that nobody answered, repetitions not counted, GeoServer is asked for
+/// something small; when nobody answers that either, nothing is sent any more.
 const SILENCE: u64 = 2;
+
+/// The longest that the answer to something small may take. It waits for writers, as every read does: a
+/// GeoServer whose catalog hangs is given up too.
+const SMALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// What stays as it is in a path segment. A plus is encoded, because GeoServer reads it as a space.
 const SEGMENT: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -260,7 +265,10 @@ impl GeoServer {
             .await;
         match &outcome {
             Err(lost) if lost.silent => {
-                if self.inner.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= SILENCE {
+                let unanswered = self.inner.unanswered.fetch_add(1, Ordering::Relaxed) + 1;
+                if unanswered >= SILENCE && self.answers().await {
+                    self.inner.unanswered.store(0, Ordering::Relaxed);
+                } else if unanswered >= SILENCE {
                     // A hundred jobs shall not wait for the time limit one after the other.
                     *self.inner.given_up.lock().await = Some(lost.error.copy());
                 }
@@ -268,6 +276,14 @@ impl GeoServer {
             _ => self.inner.unanswered.store(0, Ordering::Relaxed),
         }
         outcome.map_err(|lost| lost.error)
+    }
+
+    /// Whether GeoServer answers something small: then it is alive, and what it did not answer was large.
+    async fn answers(&self) -> bool {
+        let url = format!("{}/rest/workspaces/default.json?quietOnNotFound=true", self.inner.name);
+        let ask =
+            Ask { method: Method::GET, url, body: None, accept: "application/json", limit: 1 << 20, draws: false };
+        tokio::time::timeout(SMALL_LIMIT, self.attempt(&ask)).await.is_ok_and(|outcome| outcome.is_ok())
     }
 
     async fn attempt(&self, ask: &Ask<'_>) -> Result<Answer, Lost> {
