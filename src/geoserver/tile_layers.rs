@@ -270,13 +270,8 @@ impl Writer<'_> {
             return Ok(Change::Unchanged);
         }
         let item = address("layers", workspace, name, "xml")?;
-        // The list may be older than a layer that was made since; a GET is cheaper than to read it again.
-        if !self.is_listed(&label)
-            && self.read_tile_layer(&address("layers", workspace, name, "json")?, &label).await?.is_none()
-        {
-            self.forget_tile_layer(&label);
-            return Ok(Change::Unchanged);
-        }
+        // The list may be older than a layer that was made since. To look costs GeoServer three times as much
+        // as to remove what may not be there.
         let answer = self.server.delete(&item).await?;
         let missing = answer.is_missing();
         if !missing {
@@ -307,12 +302,6 @@ impl Writer<'_> {
     fn has_no_tile_layer(&self, label: &str) -> bool {
         let known = self.catalog.tile_layers.as_ref();
         known.is_some_and(|tiles| !tiles.listed.contains(label) && !tiles.unsure.contains(label))
-    }
-
-    /// It is certain, without a request, that there is a tile layer.
-    fn is_listed(&self, label: &str) -> bool {
-        let known = self.catalog.tile_layers.as_ref();
-        known.is_some_and(|tiles| tiles.listed.contains(label) && !tiles.unsure.contains(label))
     }
 
     async fn read_tile_layer(&mut self, item: &str, label: &str) -> Result<Option<Value>> {

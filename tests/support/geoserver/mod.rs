@@ -71,20 +71,28 @@ pub(crate) struct Pace {
     pub(crate) create_type: Duration,
     pub(crate) style: Duration,
     pub(crate) write: Duration,
+    pub(crate) tile_layer: Duration,
+    pub(crate) no_tile_layer: Duration,
 }
 
 impl Pace {
-    /// A warm GeoServer on two cores: 28 ms for a feature type, 20 ms for a PUT, 5 ms for a style, 3 ms for a GET.
+    /// A warm GeoServer 2.26 on two cores, as measured by its own processor time: 33 ms for a feature type,
+    /// 14 ms for a PUT, 8 ms for a style, 4 ms for a GET; its tile cache takes 5 ms for a tile layer and less
+    /// than 2 ms to remove one.
     pub(crate) const REAL: Self = Self {
-        read: Duration::from_millis(3),
-        create_type: Duration::from_millis(28),
-        style: Duration::from_millis(5),
-        write: Duration::from_millis(20),
+        read: Duration::from_millis(4),
+        create_type: Duration::from_millis(33),
+        style: Duration::from_millis(8),
+        write: Duration::from_millis(14),
+        tile_layer: Duration::from_millis(5),
+        no_tile_layer: Duration::from_millis(2),
     };
 
     fn of(self, req: &Req) -> Duration {
         if req.method == "GET" {
             self.read
+        } else if req.raw_path.contains("/gwc/") {
+            if req.method == "DELETE" { self.no_tile_layer } else { self.tile_layer }
         } else if req.method == "POST" && req.raw_path.contains("/featuretypes") {
             self.create_type
         } else if req.raw_path.contains("/styles") {
@@ -238,7 +246,8 @@ impl GeoServerDouble {
 
     /// Every write takes this long, holding the lock.
     pub(crate) fn delay(&self, write: Duration) {
-        self.pace(Pace { create_type: write, style: write, write, ..Pace::default() });
+        let read = Duration::ZERO;
+        self.pace(Pace { read, create_type: write, style: write, write, tile_layer: write, no_tile_layer: write });
     }
 
     /// Every mass truncation starts a task that is reported running so often, and then in the state `end`: 2 for
