@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::world::{Layer, Outcome, World};
 
+mod access_levels;
 mod access_rules;
 mod cascaded;
 mod chain;

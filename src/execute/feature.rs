@@ -114,13 +114,14 @@ impl Ctx<'_> {
         notes: &mut Vec<String>,
     ) -> Result<Option<Fetched>> {
         let mut fetched = None;
-        if job.action == Action::Publish
-            && job.sync_postgres_data
+        if job.sync_postgres_data
             && let Some(database) = &self.run.parts.database
         {
-            voice.loads((table.data_schema.to_string(), table.name.to_string()));
+            if job.action == Action::Publish {
+                voice.loads((table.data_schema.to_string(), table.name.to_string()));
+            }
             let schemas = [&table.schema, &table.data_schema, &table.outdated_schema];
-            let schemas = self.schemas(database, schemas, job.access);
+            let schemas = self.schemas(database, schemas, job.access, Some((&job.workspace, &job.name)));
             fetched = match dump {
                 Some(dump) => {
                     let ((), dump) = tokio::try_join!(Box::pin(schemas), Box::pin(self.dump(job, dump)))?;
@@ -291,6 +292,7 @@ impl Ctx<'_> {
                 None,
                 Box::pin(async {
                     let removed = self.remove_table(database, &table).await?;
+                    self.forget_level(&table.schema, &job.workspace, &job.name).await;
                     Ok(((), if removed { StepEnd::Done } else { StepEnd::Unchanged }, None))
                 }),
             )

@@ -187,7 +187,7 @@ pub async fn execute(
         drawings: Semaphore::new(DRAWINGS),
         database_steps: Shared::new(),
         geoserver_steps: Shared::new(),
-        access: tokio::sync::Mutex::new(HashMap::new()),
+        levels: tokio::sync::Mutex::new(schemas::Levels::known(&background.facts)),
         filtered_layers: Mutex::new(background.filtered_layers.clone()),
         purged: Mutex::default(),
         parts,
@@ -291,8 +291,8 @@ struct Run {
     rules_jobs: Vec<usize>,
     /// The access rules of all channels, where they are not left out.
     rules: Result<Option<AccessRules>>,
-    /// The strictest access level that was applied to each schema.
-    access: tokio::sync::Mutex<HashMap<String, AuthLevel>>,
+    /// Who may read the schemas.
+    levels: tokio::sync::Mutex<schemas::Levels>,
     /// Layers (`workspace.name`) that the filters refused, in this pass or before.
     filtered_layers: Mutex<HashSet<String>>,
     /// Purges that this run has sent, by the key under which they are due.

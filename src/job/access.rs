@@ -20,6 +20,14 @@ impl AuthLevel {
     pub fn as_number(self) -> u8 {
         self as u8
     }
+
+    /// The level of a number that a document writes, when there is one.
+    #[must_use]
+    pub fn from_number(number: i64) -> Option<Self> {
+        [Self::Public, Self::SignedIn, Self::Restricted]
+            .into_iter()
+            .find(|level| i64::from(level.as_number()) == number)
+    }
 }
 
 /// What a document says about who may read.
@@ -39,12 +47,11 @@ impl Access {
     pub(super) fn read(fields: &Fields<'_>) -> Result<Self> {
         let allow_authenticated = fields.boolean("allow_authenticated")?;
         let stated = match fields.get("auth_level") {
-            Some(field) => Some(match field.integer()? {
-                0 => AuthLevel::Public,
-                1 => AuthLevel::SignedIn,
-                2 => AuthLevel::Restricted,
-                other => return Err(field.refuse(&format!("is {other}, expected 0, 1 or 2"))),
-            }),
+            Some(field) => {
+                let number = field.integer()?;
+                let level = AuthLevel::from_number(number);
+                Some(level.ok_or_else(|| field.refuse(&format!("is {number}, expected 0, 1 or 2")))?)
+            }
             None => allow_authenticated.map(|open| if open { AuthLevel::SignedIn } else { AuthLevel::Restricted }),
         };
         Ok(Self { level: stated.unwrap_or(AuthLevel::Restricted), is_stated: stated.is_some(), allow_authenticated })
