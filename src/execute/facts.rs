@@ -1,12 +1,12 @@
 //! What is known to have been pushed to each GeoServer.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::sync::{Mutex, PoisonError};
 
 use super::{Ctx, Event};
 use crate::error::Result;
 use crate::geoserver::GeoServer;
-use crate::name::GeoName;
 
 /// Small facts by target and key, as the journal keeps them; changed while a pass runs.
 #[derive(Debug, Default)]
@@ -42,7 +42,7 @@ impl Facts {
 
 impl Ctx<'_> {
     /// The key of a fact about an object of GeoServer.
-    pub(super) fn fact_key(kind: &str, workspace: &GeoName, name: &GeoName) -> String {
+    pub(super) fn fact_key(kind: &str, workspace: impl Display, name: impl Display) -> String {
         format!("{kind} {workspace}:{name}")
     }
 

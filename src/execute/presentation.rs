@@ -165,5 +165,5 @@ impl super::Run {
 }
 
 fn purge_key(workspace: &str, name: &str) -> String {
-    format!("purge {workspace}:{name}")
+    Ctx::fact_key("purge", workspace, name)
 }

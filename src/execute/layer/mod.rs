@@ -234,7 +234,7 @@ impl Ctx<'_> {
             self.forget(server, &Self::fact_key(kind, workspace, layer)).await?;
         }
         for style in &styles {
-            self.forget(server, &format!("style {workspace}:{style}")).await?;
+            self.forget(server, &Self::fact_key("style", workspace, style)).await?;
         }
         self.step(
             Step::RemoveLayer,

@@ -136,7 +136,7 @@ impl Ctx<'_> {
             stale: stale.clone(),
         };
         for style in wanted.styles.iter().filter(|style| !style.pushed_before) {
-            self.forget(server, &format!("style {}:{}", job.workspace, style.name)).await?;
+            self.forget(server, &Self::fact_key("style", job.workspace, &style.name)).await?;
         }
         let owned = current.iter().map(|style| style.geoserver_name().to_string()).collect::<Vec<_>>().join("\n");
         if current_names.iter().any(|name| !had.iter().any(|had| had == name)) {
@@ -148,7 +148,7 @@ impl Ctx<'_> {
             self.note(server.name(), &owned_key, all.join("\n")).await?;
         }
         for name in &stale {
-            self.forget(server, &format!("style {}:{name}", job.workspace)).await?;
+            self.forget(server, &Self::fact_key("style", job.workspace, name)).await?;
         }
         let outcome = server.publish_styles(&wanted).await?;
         for style in &current {
