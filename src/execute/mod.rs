@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 pub use self::events::{Event, JobAbout, JobEnd, Note, Step, StepEnd};
@@ -200,6 +200,7 @@ pub async fn execute(
     if run.begin_writing().await.is_err() {
         return;
     }
+    let job_files: Vec<String> = plan.jobs.iter().map(|job| job.file.path.clone()).collect();
     let mut jobs = JoinSet::new();
     let mut index_of = HashMap::new();
     for (index, job) in plan.jobs.into_iter().enumerate() {
@@ -211,10 +212,7 @@ pub async fn execute(
         if let Err(panic) = finished
             && let Some(&job) = index_of.get(&panic.id())
         {
-            let error = Error::new(ErrorKind::Bug, "the job crashed")
-                .source(panic)
-                .hint("this is a fault of borg-slave: report it with this message; the other jobs are not affected");
-            run.emit(Event::JobEnded { job, end: JobEnd::Failed(error) });
+            run.emit(Event::JobEnded { job, end: JobEnd::Failed(crashed(&job_files[job], panic)) });
             run.mark_ended(job);
         }
     }
@@ -263,6 +261,10 @@ pub fn steps_on_geoserver(kind: JobKind, action: Option<Action>) -> &'static [St
         (JobKind::Feature | JobKind::LiveLayer, _) => &[Step::FeatureType, Step::Styles, Step::TileLayer],
     }
 }
+
+/// The job of this name crashes when it is tried first, so that tests see what that does to others.
+#[cfg(test)]
+pub(crate) const CRASHES_ONCE: &str = "crashes once";
 
 /// One execution of a plan.
 struct Run {
@@ -360,6 +362,8 @@ impl Run {
         let work = async {
             // A kill must not leave a changed world behind an earlier success of the same content.
             self.write(Event::JobStarted { job: index }).await?;
+            #[cfg(test)]
+            assert!(job.attempts > 0 || job.file.stem != CRASHES_ONCE, "as the test wants it");
             match job.work {
                 Work::Invalid(error) => Err(error),
                 Work::Superseded(why) => Ok(JobEnd::Succeeded(Some(why))),
@@ -384,6 +388,18 @@ impl Run {
 /// The end of a job that went well.
 fn succeeded(notes: &[String]) -> JobEnd {
     JobEnd::Succeeded((!notes.is_empty()).then(|| notes.join("; ")))
+}
+
+/// A fault of this program in one job; the others go on.
+fn crashed(job_file: &str, panic: JoinError) -> Error {
+    let said = panic.try_into_panic().ok().and_then(|said| {
+        let text = said.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        text.or_else(|| said.downcast_ref::<String>().cloned())
+    });
+    Error::new(ErrorKind::Bug, "internal error: the job crashed")
+        .subject(job_file)
+        .source(said.unwrap_or_else(|| "it did not say why".to_owned()))
+        .hint("this is a fault of borg-slave: report it with this message and what stands before it in the log; other jobs are not affected, and the next run tries again")
 }
 
 fn stopped() -> Error {

@@ -6,6 +6,8 @@ mod ledger;
 mod range;
 mod reports;
 pub mod takeover;
+#[cfg(test)]
+mod tests;
 
 use std::time::{Duration, Instant};
 
