@@ -6,12 +6,19 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use std::time::{Duration, Instant};
+
 use borg_slave::state_repo::Vcs;
+use rustix::process::Signal;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::robustness::processes::{self, Running};
 
 const TOKEN: &str = "t0p-s3cret-t0ken";
+
+/// The status with which the CDN never answers.
+const SILENCE: u16 = 0;
 
 #[derive(Default)]
 struct Asked {
@@ -37,7 +44,11 @@ async fn answer(State(asked): State<Arc<Asked>>, method: Method, uri: Uri, heade
     let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
     let line = format!("{method} {}", uri.path());
     asked.purges.lock().unwrap().push((line, header("fastly-soft-purge") == "1", header("fastly-key")));
-    let status = StatusCode::from_u16(asked.status.load(Ordering::SeqCst)).unwrap();
+    let status = asked.status.load(Ordering::SeqCst);
+    if status == SILENCE {
+        std::future::pending::<()>().await;
+    }
+    let status = StatusCode::from_u16(status).unwrap();
     (status, "{\"status\": \"ok\"}".to_owned())
 }
 
@@ -166,6 +177,42 @@ async fn a_cdn_that_fails_is_purged_by_the_next_run() {
     cdn.answers(200);
     world.slave(&["sync"]).succeeded();
     assert_eq!(cdn.purges(), of_roads());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_between_the_change_and_the_purge_is_made_good() {
+    let world = World::start(Vcs::Hg).await;
+    let cdn = Cdn::start(&world).await;
+    let roads = Layer::new("w", "roads");
+    world.publish(&roads).await;
+    let passing = Layer::new("w", "passing");
+    world.publish(&passing).await;
+    world.commit("two layers");
+    world.pull().succeeded();
+    cdn.purges();
+    world.publish(&roads.clone().rows(20)).await;
+    world.remove(&passing);
+    world.commit("one changes, one goes");
+    cdn.answers(SILENCE);
+    let mut pull = Running::start(world.pull_command());
+    let until = Instant::now() + Duration::from_secs(30);
+    while cdn.asked.purges.lock().unwrap().len() < 4 {
+        assert!(Instant::now() < until, "the CDN is not asked: {}", pull.stderr());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for pid in pull.slaves() {
+        processes::kill(pid, Signal::KILL);
+    }
+    pull.end(Duration::from_secs(30)).failed();
+    assert_eq!(count(&world, "w", "roads").await, 20, "readers have the new one");
+    cdn.purges();
+
+    // The changesets are rolled back with the pull; what the CDN is to be told is not.
+    cdn.answers(200);
+    world.slave(&["sync"]).succeeded();
+    assert_eq!(cdn.purges(), ["w", "w", "w%3Apassing", "w%3Aroads"]);
+    world.slave(&["sync"]).succeeded();
+    assert_eq!(cdn.purges(), [""; 0], "nothing is due any more");
 }
 
 #[tokio::test(flavor = "multi_thread")]
