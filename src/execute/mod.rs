@@ -190,6 +190,7 @@ pub async fn execute(
         levels: tokio::sync::Mutex::new(schemas::Levels::known(&background.facts)),
         filtered_layers: Mutex::new(background.filtered_layers.clone()),
         purged: Mutex::default(),
+        taken_up: followers::TakenUp::default(),
         parts,
         background,
         events,
@@ -208,13 +209,19 @@ pub async fn execute(
         let handle = jobs.spawn(async move { run_of_job.job(index, job).await });
         index_of.insert(handle.id(), index);
     }
-    while let Some(finished) = jobs.join_next_with_id().await {
-        if let Err(panic) = finished
-            && let Some(&job) = index_of.get(&panic.id())
-        {
-            run.emit(Event::JobEnded { job, end: JobEnd::Failed(crashed(&job_files[job], panic)) });
-            run.mark_ended(job);
+    let all_jobs = async {
+        while let Some(finished) = jobs.join_next_with_id().await {
+            if let Err(panic) = finished
+                && let Some(&job) = index_of.get(&panic.id())
+            {
+                run.emit(Event::JobEnded { job, end: JobEnd::Failed(crashed(&job_files[job], panic)) });
+                run.mark_ended(job);
+            }
         }
+    };
+    tokio::select! {
+        () = all_jobs => {}
+        () = run.keep_followers_up() => {}
     }
     if !run.stop.is_cancelled() {
         // What is left out here is on record as due.
@@ -299,6 +306,8 @@ struct Run {
     filtered_layers: Mutex<HashSet<String>>,
     /// Purges that this run has sent, by the key under which they are due.
     purged: Mutex<HashSet<String>>,
+    /// What GeoServers that share the data directory know of what was written.
+    taken_up: followers::TakenUp,
     ended: Vec<watch::Sender<bool>>,
     /// Some job has failed.
     failed: AtomicBool,

@@ -173,6 +173,24 @@ impl GeoServer {
         };
         if answer.is_missing() { Ok(()) } else { answer.ok(&doing).map(|_| ()) }
     }
+
+    /// As [`GeoServer::reset_feature_type`], but never by writing the data directory, which others may have
+    /// written since this GeoServer has read it. A GeoServer that knows no other way is left as it is.
+    ///
+    /// # Errors
+    ///
+    /// As for every request.
+    pub async fn reset_feature_type_unwritten(
+        &self,
+        workspace: &GeoName,
+        store: &GeoName,
+        name: &GeoName,
+    ) -> Result<()> {
+        if self.version().await? < Version::RESETS_ONE_FEATURE_TYPE {
+            return Ok(());
+        }
+        self.reset_feature_type(workspace, store, name).await
+    }
 }
 
 impl Writer<'_> {

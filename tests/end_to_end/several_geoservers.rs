@@ -137,9 +137,17 @@ async fn who_shares_the_data_directory_is_only_reloaded() {
     world.slave(&["sync", "--file", "geoserver/layers/w.roads.json"]).succeeded();
     assert_eq!((other.requests(), writes(first)), (vec![], vec![]));
 
+    // Other columns are told at once, since the others answer WFS with an error until they know them.
+    world.publish(&Layer::new("w", "roads").dump(|dump| dump.column("depth integer default 3"))).await;
+    world.commit("roads with a column more");
+    world.pull().succeeded();
+    let told: Vec<String> = writes(other).into_iter().map(|request| request.path).collect();
+    let reset = "/rest/workspaces/w/datastores/w_ds/featuretypes/roads/reset.json";
+    assert_eq!((told.len(), told[0].as_str(), reloads(other)), (2, reset, 1), "{told:?}");
+
     // A reload that fails fails the pass; the next does that and nothing else.
     other.fail_next(1, 500);
-    world.publish(&Layer::new("w", "roads").rows(20)).await;
+    world.publish(&Layer::new("w", "roads").rows(20).dump(|dump| dump.column("depth integer default 3"))).await;
     world.commit("roads anew");
     let before = tip(&world);
     world.pull().failed().says(&other.url());
@@ -155,7 +163,7 @@ async fn who_shares_the_data_directory_is_only_reloaded() {
 
     // Down, and then asked no more: what is due is not kept for ever.
     other.stop();
-    world.publish(&Layer::new("w", "roads").rows(30)).await;
+    world.publish(&Layer::new("w", "roads").rows(30).dump(|dump| dump.column("depth integer default 3"))).await;
     world.commit("roads once more");
     world.pull().failed().says(&other.url());
     world.set("GEOSERVER_URL", &first.url());

@@ -195,13 +195,20 @@ impl Ctx<'_> {
     }
 
     /// Tells every GeoServer that the layer's columns are not what they were. A GeoServer that cannot be
-    /// told now is told by its own steps, which compare the columns.
+    /// told now is told by its own steps, which compare the columns, or when it reads its data directory.
     pub(super) async fn forget_schema_everywhere(&self, workspace: &GeoName, layer: &GeoName) {
         let Ok(store) = self.store_of_workspace(workspace) else { return };
-        let tell = self.run.parts.geoservers.iter().map(|server| {
+        let parts = &self.run.parts;
+        let servers = parts.geoservers.iter().map(|server| (server, false));
+        let tell = servers.chain(parts.followers.iter().map(|follower| (follower, true))).map(|(server, follows)| {
             let store = &store;
             async move {
-                if let Err(error) = server.reset_feature_type(workspace, store, layer).await {
+                let reset = if follows {
+                    server.reset_feature_type_unwritten(workspace, store, layer).await
+                } else {
+                    server.reset_feature_type(workspace, store, layer).await
+                };
+                if let Err(error) = reset {
                     tracing::debug!(
                         target = server.name(),
                         error = error.one_line(),
