@@ -424,6 +424,15 @@ impl Journal {
         self.known("select job_file, content_md5, action, state, attempts, next_try, waits_for_others from job")
     }
 
+    /// No job is known.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] when the journal cannot be read.
+    pub fn is_empty(&self) -> Result<bool> {
+        self.read(|transaction| transaction.query_row("select not exists (select 1 from job)", [], |row| row.get(0)))
+    }
+
     /// The part of the [digest](Journal::digest) that has to be tried again whatever has changed:
     /// failed, interrupted, forgotten and, before [`Journal::start_run`], running jobs, and those that
     /// wait for a version that applies them. It costs nothing when there are none, however many jobs

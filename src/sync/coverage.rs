@@ -27,9 +27,11 @@ pub(super) struct Coverage {
 
 impl Coverage {
     /// Looks what is there; reads a few lines when nothing has been added.
-    pub(super) fn read(settings: &Settings, journal: &Journal) -> Result<Self> {
+    pub(super) fn read(settings: &Settings, journal: Option<&Journal>) -> Result<Self> {
         let used = parts(settings);
-        if !journal.has_markers(PARTS)? {
+        let Some(journal) = journal else { return Ok(Self { used, ..Self::default() }) };
+        // Jobs on record without a note of what is complete: each part may lack something.
+        if !journal.has_markers(PARTS)? && journal.is_empty()? {
             return Ok(Self { used, ..Self::default() });
         }
         let mut pending = Vec::new();
@@ -55,7 +57,8 @@ impl Coverage {
         &self.lacking
     }
 
-    /// On record before the jobs of a run begin: what is left out lacks them from now on.
+    /// On record before the jobs of a run begin, or before jobs are taken over that were done elsewhere: what
+    /// is left out lacks them from now on.
     pub(super) fn begin(&self, journal: &Journal) -> Result<()> {
         let known: Vec<String> = journal
             .markers()?
@@ -63,7 +66,7 @@ impl Coverage {
             .filter(|((target, _), _)| target == PARTS)
             .map(|((_, part), _)| part)
             .collect();
-        if known.is_empty() {
+        if known.is_empty() && !self.is_pending() {
             // Nothing was ever done without one of these.
             return self.used.iter().try_for_each(|part| journal.set_marker(PARTS, part, "whole"));
         }

@@ -47,7 +47,7 @@ pub async fn prepare(
     let touched = journal.map(Journal::touched_since_cursor).transpose()?.unwrap_or_default();
     let applied_is_gone = noted.is_some() && cursor.is_none();
     // Where nothing has changed, only what is unfinished matters, however many jobs are known.
-    let coverage = journal.map(|journal| Coverage::read(settings, journal)).transpose()?.unwrap_or_default();
+    let coverage = Coverage::read(settings, journal)?;
     let nothing_new = request.files.is_empty()
         && from == to
         && touched.is_empty()

@@ -106,6 +106,19 @@ async fn a_geoserver_that_is_added_gets_every_layer() {
     world.pull().succeeded();
     assert_eq!(added.layer("w", "roads").unwrap().title, "Third title");
     assert!(added.layer("w", "tracks").is_some());
+
+    // Where nothing is noted of what is complete, nothing is taken for it.
+    let journal = rusqlite::Connection::open(world.clone.join("code/.sync_status/journal.sqlite3")).unwrap();
+    assert!(journal.execute("delete from marker where target = 'parts'", []).unwrap() > 0);
+    let third = GeoServerDouble::start();
+    world.set("GEOSERVER_URL", &format!("{first},{},{}", added.url(), third.url()));
+    clear_requests(&world);
+    world.slave(&["sync"]).succeeded();
+    no_requests(&world);
+    assert!(third.layer("w", "roads").is_some() && third.layer("w", "tracks").is_some());
+    third.clear_requests();
+    world.slave(&["sync"]).succeeded().says("nothing to do");
+    assert_eq!(third.requests(), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use self::status_file::PythonStatus;
+use super::coverage::Coverage;
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result, io_error};
 use crate::job::{self, Action, JobFile, JobKind, Parsed};
@@ -59,6 +60,8 @@ pub struct Takeover {
     pub complete: bool,
     records: Vec<Record>,
     cursor: Option<Revision>,
+    /// The Python slave did what it did on what the settings name.
+    coverage: Coverage,
 }
 
 /// What is to be written into the journal about one job.
@@ -133,7 +136,7 @@ pub async fn prepare(
         Some(_) if overlooked => Some(Revision::null()),
         Some(_) => None,
     };
-    Ok(Takeover { verdicts, complete, records, cursor })
+    Ok(Takeover { verdicts, complete, records, cursor, coverage: Coverage::read(settings, journal)? })
 }
 
 impl Takeover {
@@ -143,6 +146,7 @@ impl Takeover {
     ///
     /// When the journal cannot be written.
     pub fn record(&self, journal: &Journal) -> Result<()> {
+        self.coverage.begin(journal)?;
         let jobs: Vec<_> = self.records.iter().map(|record| (record.new_job(), record.outcome.clone())).collect();
         journal.settle_jobs(&jobs)?;
         match &self.cursor {
