@@ -113,6 +113,8 @@ pub enum StepEnd {
     Unchanged,
     /// It failed.
     Failed,
+    /// It was not taken: the settings leave out what it needs.
+    Skipped,
 }
 
 /// How a job ended.

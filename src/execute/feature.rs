@@ -32,7 +32,14 @@ impl Ctx<'_> {
         if !servers.is_empty() {
             let store = self.workspace_store(job, &layer.store);
             let publish = self.publish_on_geoservers(&layer, Some(&store), &servers, styles?, &mut notes);
-            fetched.extend(Box::pin(publish).await?);
+            let Some(styles) = Box::pin(publish).await? else {
+                return Ok(JobEnd::Waiting(
+                    "SKIP_DB is set and the layer's table is not there, so that GeoServer has nothing to show; \
+                     the first run without it does the job"
+                        .into(),
+                ));
+            };
+            fetched.extend(styles);
         }
         self.note_left_out(
             job.sync_postgres_data && job.action == Action::Publish,
@@ -269,6 +276,11 @@ impl Ctx<'_> {
     /// This slave's filters do not take the layer `workspace.name`.
     pub(super) fn is_filtered(&self, layer: &str) -> bool {
         self.run.filtered_layers.lock().unwrap_or_else(PoisonError::into_inner).contains(layer)
+    }
+
+    /// The layer `workspace.name` is for later: the settings leave out what it needs.
+    pub(super) fn is_for_later(&self, layer: &str) -> bool {
+        self.run.waiting_layers.lock().unwrap_or_else(PoisonError::into_inner).contains(layer)
     }
 
     /// Takes a feature layer away: from every GeoServer first, then from the database.

@@ -1,6 +1,6 @@
 //! Layer groups.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use super::layer::Tiled;
@@ -29,6 +29,9 @@ impl Ctx<'_> {
                     self.step(Step::LayerGroup, target, Box::pin(self.group_on(server, job))).await?;
                 let stems = absent.iter().map(|member| format!("{}.{}", member.workspace, member.name));
                 all_absent.lock().unwrap_or_else(PoisonError::into_inner).extend(stems);
+                if members.is_empty() {
+                    return Ok(absent);
+                }
                 let tiled = Tiled {
                     workspace: &job.workspace,
                     name: &job.name,
@@ -38,7 +41,7 @@ impl Ctx<'_> {
                     is_new: false,
                 };
                 self.step(Step::TileLayer, target, Box::pin(self.tile_layer(server, &tiled))).await?;
-                let missing: Vec<&GroupMember> = absent.iter().copied().filter(|member| !self.refused(member)).collect();
+                let missing: Vec<&GroupMember> = absent.iter().copied().filter(|member| !self.is_explained(member)).collect();
                 if missing.is_empty() {
                     return Ok(absent);
                 }
@@ -51,13 +54,18 @@ impl Ctx<'_> {
             }})
             .await;
         self.keep_absent(&all_absent.into_inner().unwrap_or_else(PoisonError::into_inner));
-        let absent = absent?;
-        let filtered: BTreeSet<String> =
-            absent.iter().flatten().map(|member| format!("{}:{}", member.workspace, member.name)).collect();
-        let note = (!filtered.is_empty()).then(|| {
-            let names = filtered.into_iter().collect::<Vec<_>>().join(", ");
-            format!("published without {names}: this slave's filters do not take them")
-        });
+        let absent: BTreeMap<String, &GroupMember> =
+            absent?.into_iter().flatten().map(|member| (names(&[member]), member)).collect();
+        let (filtered, for_later): (Vec<&GroupMember>, Vec<&GroupMember>) =
+            absent.into_values().partition(|member| self.refused(member));
+        if !for_later.is_empty() {
+            return Ok(JobEnd::Waiting(format!(
+                "for later are {}: the settings (such as SKIP_DB) leave out what they need; the run that brings them completes the group",
+                names(&for_later)
+            )));
+        }
+        let note = (!filtered.is_empty())
+            .then(|| format!("published without {}: this slave's filters do not take them", names(&filtered)));
         let mut notes: Vec<String> = note.into_iter().collect();
         self.purge(&job.workspace, &job.name, &mut notes).await;
         Ok(succeeded(&notes))
@@ -83,6 +91,12 @@ impl Ctx<'_> {
             job.members.iter().zip(&is_there).filter(|(_, there)| !**there).map(|(member, _)| member).collect();
         let members: Vec<Member> =
             members.into_iter().zip(&is_there).filter(|(_, there)| **there).map(|(member, _)| member).collect();
+        let for_later =
+            absent.iter().all(|member| self.is_explained(member)) && absent.iter().any(|member| !self.refused(member));
+        let message = (!absent.is_empty()).then(|| format!("without {}", names(&absent)));
+        if members.is_empty() && for_later {
+            return Ok(((members, absent), StepEnd::Skipped, message));
+        }
         if members.is_empty() {
             return Err(Error::new(
                 ErrorKind::Dependency,
@@ -101,13 +115,19 @@ impl Ctx<'_> {
         };
         self.layer_rules(server, &job.workspace, &job.name).await?;
         let change = server.publish_layer_group(&group).await?;
-        let message = (!absent.is_empty()).then(|| format!("without {}", names(&absent)));
-        let end = if absent.iter().all(|member| self.refused(member)) {
+        let end = if for_later {
+            StepEnd::Skipped
+        } else if absent.iter().all(|member| self.refused(member)) {
             super::layer::step_end(change)
         } else {
             StepEnd::Failed
         };
         Ok(((members, absent), end, message))
+    }
+
+    /// It is no failure that the member is not there.
+    fn is_explained(&self, member: &GroupMember) -> bool {
+        self.refused(member) || self.is_for_later(&format!("{}.{}", member.workspace, member.name))
     }
 
     /// This slave's filters do not take the member.

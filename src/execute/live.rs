@@ -51,7 +51,7 @@ impl Ctx<'_> {
         self.note_purge(&job.workspace, &job.name).await?;
         let styles = self.style_files(&layer, &servers).await?;
         let mut notes = Vec::new();
-        let fetched = self.publish_on_geoservers(&layer, None, &servers, styles, &mut notes).await?;
+        let fetched = self.publish_on_geoservers(&layer, None, &servers, styles, &mut notes).await?.unwrap_or_default();
         self.present(&layer.presented(), &mut notes).await;
         if !self.run.parts.choices.keep_cached_files {
             self.discard(&fetched);

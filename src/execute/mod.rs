@@ -154,6 +154,8 @@ pub struct Background {
     pub workspace_levels: HashMap<String, AuthLevel>,
     /// Layers (`workspace.name`) that this slave's filters do not take.
     pub filtered_layers: HashSet<String>,
+    /// Layers (`workspace.name`) that are for later, because the settings leave out what they need.
+    pub waiting_layers: HashSet<String>,
     /// GeoServers that were to read their data directory again when the last run ended.
     pub reload_due: HashSet<String>,
     /// The access rules of each channel at the tip: path and content.
@@ -189,6 +191,7 @@ pub async fn execute(
         geoserver_steps: Shared::new(),
         levels: tokio::sync::Mutex::new(schemas::Levels::known(&background.facts)),
         filtered_layers: Mutex::new(background.filtered_layers.clone()),
+        waiting_layers: Mutex::new(background.waiting_layers.clone()),
         purged: Mutex::default(),
         taken_up: followers::TakenUp::default(),
         parts,
@@ -240,7 +243,8 @@ pub async fn execute(
 #[must_use]
 pub fn left_out_by(skip: &crate::config::Skip, file: &JobFile, action: &str) -> Option<&'static str> {
     match file.kind {
-        JobKind::Auth => skip.auth.then_some("SKIP_AUTH"),
+        JobKind::Auth if skip.auth => Some("SKIP_AUTH"),
+        JobKind::Auth => skip.db.then_some("SKIP_DB"),
         JobKind::Workspace => skip.db.then_some("SKIP_DB"),
         JobKind::AccessRules if skip.rules => Some("SKIP_RULES"),
         // A feature is in the database as well.
@@ -304,6 +308,8 @@ struct Run {
     levels: tokio::sync::Mutex<schemas::Levels>,
     /// Layers (`workspace.name`) that the filters refused, in this pass or before.
     filtered_layers: Mutex<HashSet<String>>,
+    /// Layers (`workspace.name`) that are for later, since this pass or before.
+    waiting_layers: Mutex<HashSet<String>>,
     /// Purges that this run has sent, by the key under which they are due.
     purged: Mutex<HashSet<String>>,
     /// What GeoServers that share the data directory know of what was written.
@@ -389,7 +395,15 @@ impl Run {
             end = work => end,
             () = grace => Err(stopped()),
         };
-        self.emit(Event::JobEnded { job: index, end: end.unwrap_or_else(JobEnd::Failed) });
+        let end = end.unwrap_or_else(JobEnd::Failed);
+        {
+            let mut waiting = self.waiting_layers.lock().unwrap_or_else(PoisonError::into_inner);
+            match end {
+                JobEnd::Waiting(_) => waiting.insert(job.file.stem.clone()),
+                _ => waiting.remove(&job.file.stem),
+            };
+        }
+        self.emit(Event::JobEnded { job: index, end });
         self.mark_ended(index);
     }
 }

@@ -3,16 +3,21 @@
 use std::collections::HashMap;
 
 use super::{Ctx, Event, Facts, JobEnd, Step, StepEnd};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::job::{self, AuthLevel, WorkspaceJob};
 use crate::name::{GeoName, PgIdent};
 use crate::postgres::{Access, Database};
+
+/// Jobs that are about nothing else do not begin without it.
+fn without_database(job_file: &str) -> Error {
+    Error::new(ErrorKind::Bug, "a job of the database was begun without one").subject(job_file)
+}
 
 impl Ctx<'_> {
     /// Makes the schemas and roles of a workspace.
     pub(super) async fn workspace(&self, job: &WorkspaceJob) -> Result<JobEnd> {
         let Some(database) = &self.run.parts.database else {
-            return Ok(JobEnd::Succeeded(Some("SKIP_DB is set: nothing was done".into())));
+            return Err(without_database(&self.file.path));
         };
         let schemas = [&job.schema, &job.data_schema, &job.outdated_schema];
         self.schemas(database, schemas, job.access, None).await?;
@@ -22,7 +27,7 @@ impl Ctx<'_> {
     /// Runs the script that makes the organisation's roles.
     pub(super) async fn roles(&self, sql: &str) -> Result<JobEnd> {
         let Some(database) = &self.run.parts.database else {
-            return Ok(JobEnd::Waiting("SKIP_DB is set; the first run without it does the job".into()));
+            return Err(without_database(&self.file.path));
         };
         self.step(
             Step::Roles,

@@ -131,8 +131,9 @@ impl GeoServer {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::GeoServer`] when GeoServer refuses, cannot read the relation, or still shows
-    /// columns that the relation does not have; [`ErrorKind::Unreachable`] and [`ErrorKind::Denied`]
+    /// [`ErrorKind::Missing`] when there is no such relation; [`ErrorKind::GeoServer`] when GeoServer
+    /// refuses, cannot read the relation, or still shows columns that the relation does not have;
+    /// [`ErrorKind::Unreachable`] and [`ErrorKind::Denied`]
     /// as for every request.
     pub async fn publish_feature_type(&self, wanted: &FeatureType, freshness: Freshness) -> Result<Change> {
         let mut writer = self.writer().await;
@@ -243,11 +244,16 @@ impl Writer<'_> {
         let failed = || {
             let error = answer.error(&format!("cannot create the feature type {}:{}", wanted.workspace, wanted.name));
             match answer.status.as_u16() {
-                400 if wanted.sql_view.is_none() => error.hint(format!(
-                    "GeoServer sees no relation {:?} through the store {}: check that its schema and database are those \
-                     that the table was restored to",
-                    wanted.native_name, wanted.store
-                )),
+                400 if wanted.sql_view.is_none() => {
+                    let failed = format!(
+                        "GeoServer sees no relation {:?} through the store {}",
+                        wanted.native_name, wanted.store
+                    );
+                    Error::new(ErrorKind::Missing, failed)
+                        .subject(format!("{}:{}", wanted.workspace, wanted.name))
+                        .source(error)
+                        .hint("check that its schema and database are those that the table was restored to")
+                }
                 500 if wanted.sql_view.is_some() => {
                     error.hint("run the SQL view's query in psql as the store's user; correct it on the master")
                 }

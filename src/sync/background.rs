@@ -43,12 +43,10 @@ pub(super) async fn background(
         }
     }
     follow_publications(plan, &mut finished);
-    let filtered_layers = known
-        .iter()
-        .filter(|(_, known)| known.state == State::Filtered)
-        .filter_map(|(path, _)| job::classify(path, &settings.channels))
-        .map(|file| file.stem)
-        .collect();
+    let layers_in = |state: State| {
+        let in_state = known.iter().filter(move |(_, known)| known.state == state);
+        in_state.filter_map(|(path, _)| job::classify(path, &settings.channels)).map(|file| file.stem).collect()
+    };
     let files: Vec<JobFile> =
         repository.files(tip).await?.iter().filter_map(|path| job::classify(path, &settings.channels)).collect();
     let markers = journal.markers()?;
@@ -58,7 +56,8 @@ pub(super) async fn background(
         facts: Facts::new(markers),
         finished_targets: finished,
         workspace_levels: workspace_levels(repository, tip, &files).await?,
-        filtered_layers,
+        filtered_layers: layers_in(State::Filtered),
+        waiting_layers: layers_in(State::Waiting),
         reload_due,
         access_rules: access_rules(repository, tip, &files).await?,
     })

@@ -129,6 +129,7 @@ fn write_step(journal: &Journal, job: Option<&Entry>, event: &Event) -> Result<(
                     StepEnd::Done => StepOutcome::Done,
                     StepEnd::Unchanged => StepOutcome::Unchanged,
                     StepEnd::Failed => StepOutcome::Failed,
+                    StepEnd::Skipped => StepOutcome::Skipped,
                 },
                 message: message.clone(),
                 started: *started,

@@ -126,22 +126,44 @@ async fn everything_without_the_database_and_then_with_it() {
     let world = World::start(Vcs::Hg).await;
     let roads = Layer::new("w", "roads");
     world.publish(&roads).await;
+    world.publish_meta(&roads.clone().title("Newer title"));
     world.publish_workspace("w", 1);
+    let group = world.publish_group("w", "all", &[("publish", "roads")], &json!({}));
+    let bad = Layer::new("w", "bad").field("sync_postgres_data", json!(false));
+    world.publish(&bad).await;
     world.master.write("slave_roles.sql", ROLES);
     world.commit("roads");
     world.set("SKIP_DB", "true");
-    // GeoServer has nothing to show.
-    world.pull().failed().says("no relation");
-    is_for_later(&world, "geoserver/workspaces/w.json", "SKIP_DB");
-    is_for_later(&world, "slave_roles.sql", "SKIP_DB");
-    world.set("SKIP_DB", "false");
+    // GeoServer has nothing to show: that is no failure, and everything is for later.
     world.pull().succeeded();
-    world.slave(&["sync"]).succeeded();
+    let waiting = [
+        roads.job_file(),
+        roads.meta_file(),
+        bad.job_file(),
+        group,
+        "geoserver/workspaces/w.json".to_owned(),
+        "slave_roles.sql".to_owned(),
+    ];
+    for job in &waiting {
+        is_for_later(&world, job, "SKIP_DB");
+    }
+    assert!(world.geoserver().layer("w", "roads").is_none());
+    let store = world.state(&roads.job_file())["steps"].to_string();
+    assert!(store.contains("\"skipped\"") && store.contains("\"store\""), "what can be done is done: {store}");
+    world.set("SKIP_DB", "false");
+    world.slave(&["sync"]).failed().says(&bad.job_file());
+    assert_eq!(world.rest().group("w", "all").await.unwrap(), ["w:roads"]);
+    assert_eq!(world.geoserver().layer("w", "roads").unwrap().title, "Newer title");
+    world.remove(&bad);
+    world.master.remove(roads.meta_file());
+    world.commit("the one without a table goes");
+    world.pull().succeeded();
     assert_eq!(count(&world, "w", "roads").await, 10);
     assert!(world.geoserver().layer("w", "roads").is_some());
     for (file, state) in states(&world) {
         assert_eq!(state, "succeeded", "{file}");
     }
+    world.slave(&["sync"]).succeeded().says("nothing to do");
 
     // With a table that is there, the layer succeeds; its data follow later.
     world.set("SKIP_DB", "true");

@@ -110,7 +110,7 @@ async fn a_missing_relation_is_named_and_makes_no_table() {
     let t = target("missing").await;
     t.ready().await;
     let error = t.server.publish_feature_type(&t.lines_type("nowhere"), SAME).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::GeoServer);
+    assert_eq!(error.kind(), ErrorKind::Missing);
     assert!(error.paragraph().contains("sees no relation \"nowhere\""), "{}", error.paragraph());
     let made = t.sql.query("select 1 from pg_tables where schemaname = $1", &[&t.workspace.as_str()]).await.unwrap();
     assert!(made.is_empty());

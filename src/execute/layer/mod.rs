@@ -13,7 +13,7 @@ pub(super) use self::styles::StyleFiles;
 pub(super) use self::tiles::Tiled;
 use super::presentation::Presented;
 use super::{Ctx, Step, StepEnd};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::geoserver::{Boxes, Change, Freshness, GeoServer, PostgisStore};
 use crate::job::{Description, GeoserverSetting, Preview, ServiceType, Spatial, StyleRef};
 use crate::name::{GeoName, PgIdent};
@@ -73,7 +73,8 @@ pub(super) fn boxes(spatial: &Spatial, crs: &str) -> Option<Boxes> {
 
 impl Ctx<'_> {
     /// Does a layer's part on GeoServers; each has its own outcome. Gives back the style files, for which
-    /// there is no more use.
+    /// there is no more use; nothing where the layer has nothing to show, because the settings leave out its
+    /// table.
     pub(super) async fn publish_on_geoservers(
         &self,
         layer: &VectorLayer<'_>,
@@ -81,16 +82,18 @@ impl Ctx<'_> {
         servers: &[&GeoServer],
         styles: StyleFiles,
         notes: &mut Vec<String>,
-    ) -> Result<Vec<Fetched>> {
+    ) -> Result<Option<Vec<Fetched>>> {
         let described = self.describe(layer).await?;
         if let Some(warning) = &described.warning {
             notes.push(warning.clone());
         }
         let outcome = self.on_each(servers, |server| self.publish_on(server, layer, store, &described, &styles)).await;
-        outcome.map(|_| styles.into_fetched())
+        let is_shown = outcome?.into_iter().all(|shown| shown);
+        Ok(is_shown.then(|| styles.into_fetched()))
     }
 
-    /// Brings workspace, store, feature type and styles of a layer to what the job says, on one GeoServer.
+    /// Brings workspace, store, feature type and styles of a layer to what the job says, on one GeoServer;
+    /// false when the settings leave out the table that it shows.
     async fn publish_on(
         &self,
         server: &GeoServer,
@@ -98,7 +101,7 @@ impl Ctx<'_> {
         store: Option<&PostgisStore>,
         described: &Described,
         files: &StyleFiles,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         self.after_rules().await;
         let target = Some(server.name());
         self.step(Step::Workspace, target, Box::pin(self.shared_workspace(server, layer.workspace))).await?;
@@ -146,14 +149,27 @@ impl Ctx<'_> {
                         self.note(server.name(), &boxes_key, "given".to_owned()).await?;
                     }
                     let freshness = Freshness { data_changed, columns_changed, boxes_were_given };
-                    let change = server.publish_feature_type(&described.feature_type, freshness).await?;
-                    if boxes_were_given && !given {
-                        self.remember(server, &boxes_key, None);
+                    match server.publish_feature_type(&described.feature_type, freshness).await {
+                        Ok(change) => {
+                            if boxes_were_given && !given {
+                                self.remember(server, &boxes_key, None);
+                            }
+                            Ok((Some(change), step_end(change), None))
+                        }
+                        // Whether it is there could not be seen before.
+                        Err(error)
+                            if error.kind() == ErrorKind::Missing
+                                && layer.table.is_some()
+                                && self.run.parts.database.is_none() =>
+                        {
+                            Ok((None, StepEnd::Skipped, Some(format!("SKIP_DB is set: {}", error.one_line()))))
+                        }
+                        Err(error) => Err(error),
                     }
-                    Ok((change, step_end(change), None))
                 }),
             )
             .await?;
+        let Some(change) = change else { return Ok(false) };
         if data_changed {
             self.remember(server, &data_key, data_md5.clone());
         }
@@ -176,7 +192,7 @@ impl Ctx<'_> {
         };
         let tiles = self.step(Step::TileLayer, target, Box::pin(self.tile_layer(server, &tiled))).await;
         let failures = bad_styles.into_iter().chain(tiles.err());
-        Error::all(failures.collect()).map_or(Ok(()), Err)
+        Error::all(failures.collect()).map_or(Ok(true), Err)
     }
 
     async fn published_data(&self, layer: &VectorLayer<'_>) -> Result<Option<String>> {
