@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use futures_util::future::join_all;
+use reqwest::StatusCode;
 use reqwest::header::{ACCEPT, RETRY_AFTER};
-use reqwest::{StatusCode, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
-use url::{Host, Url};
+use url::Url;
 
 use crate::error::{Context, Error, ErrorKind, Result, root_cause};
+use crate::http;
 
 /// How often a purge is sent again.
 const REPETITIONS: usize = 3;
@@ -74,18 +75,11 @@ impl Cdn {
     ///
     /// [`ErrorKind::Settings`] when the TLS library cannot be set up.
     pub fn new(options: CdnOptions) -> Result<Self> {
-        let builder = || {
-            reqwest::Client::builder()
-                .user_agent(concat!("borg-slave/", env!("CARGO_PKG_VERSION")))
-                // The token would travel to wherever a redirection leads.
-                .redirect(redirect::Policy::none())
-                .connect_timeout(options.time_limit)
-                .timeout(options.time_limit)
+        let client = |this_machine| {
+            let client = http::client(this_machine, options.time_limit).timeout(options.time_limit);
+            client.build().context(ErrorKind::Settings, "the HTTP client cannot be set up")
         };
-        let failed = "the HTTP client cannot be set up";
-        let http = builder().build().context(ErrorKind::Settings, failed)?;
-        let direct = builder().no_proxy().build().context(ErrorKind::Settings, failed)?;
-        Ok(Self { http, direct, options })
+        Ok(Self { http: client(false)?, direct: client(true)?, options })
     }
 
     /// Sends a purge to each of `urls`; a failure does not keep the others from being sent.
@@ -119,7 +113,7 @@ impl Cdn {
     }
 
     async fn attempt(&self, url: &Url) -> Result<(), Lost> {
-        let http = if is_here(url) { &self.direct } else { &self.http };
+        let http = if http::is_this_machine(url) { &self.direct } else { &self.http };
         let mut request = http
             .post(url.clone())
             .header("Fastly-Key", self.options.token.expose_secret())
@@ -180,16 +174,6 @@ impl Cdn {
                 pause,
             },
         })
-    }
-}
-
-/// Whether an address is one of this machine.
-fn is_here(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
     }
 }
 

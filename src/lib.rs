@@ -16,6 +16,7 @@ pub mod error;
 pub mod execute;
 pub mod filter;
 pub mod geoserver;
+mod http;
 pub mod job;
 pub mod journal;
 pub mod name;

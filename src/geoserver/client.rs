@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use backon::{ExponentialBuilder, Retryable};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, WWW_AUTHENTICATE};
-use reqwest::{Method, StatusCode, redirect};
+use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 use url::Url;
 
 use crate::error::{Context, Error, ErrorKind, Result, root_cause};
+use crate::http;
 
 use super::answer::Answer;
 use super::catalog::Catalog;
@@ -138,25 +139,15 @@ impl GeoServer {
     /// [`ErrorKind::Settings`] when the URL is not one of HTTP, or the TLS library cannot be set up.
     pub fn new(endpoint: Endpoint) -> Result<Self> {
         let url = without_credentials(&endpoint.url);
-        let host = match (url.scheme(), url.host_str()) {
-            ("http" | "https", Some(host)) => host.to_owned(),
-            _ => {
-                return Err(Error::new(ErrorKind::Settings, "the URL is not one of a GeoServer")
-                    .subject(url.as_str())
-                    .hint("write GEOSERVER_URL as in http://host:8080/geoserver"));
-            }
-        };
-        let mut http = reqwest::Client::builder()
-            .user_agent(concat!("borg-slave/", env!("CARGO_PKG_VERSION")))
-            // A redirected POST would arrive as GET.
-            .redirect(redirect::Policy::none())
-            .connect_timeout(CONNECT_LIMIT.min(endpoint.time_limit))
-            .timeout(endpoint.time_limit);
-        if is_this_machine(&host) {
-            // A proxy for the outside cannot reach this machine's own GeoServer.
-            http = http.no_proxy();
+        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+            return Err(Error::new(ErrorKind::Settings, "the URL is not one of a GeoServer")
+                .subject(url.as_str())
+                .hint("write GEOSERVER_URL as in http://host:8080/geoserver"));
         }
-        let http = http.build().context(ErrorKind::Settings, "the HTTP client cannot be set up")?;
+        let http = http::client(http::is_this_machine(&url), CONNECT_LIMIT.min(endpoint.time_limit))
+            .timeout(endpoint.time_limit)
+            .build()
+            .context(ErrorKind::Settings, "the HTTP client cannot be set up")?;
         Ok(Self {
             inner: Arc::new(Inner {
                 http,
@@ -386,11 +377,6 @@ impl GeoServer {
         let error = if error.is_timeout() && !refused { told } else { told.source(root_cause(error)) };
         Lost { error, again, silent }
     }
-}
-
-/// Whether a host of a URL is this machine itself, which no proxy for the outside can reach.
-pub(super) fn is_this_machine(host: &str) -> bool {
-    host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }
 
 fn without_credentials(url: &Url) -> Url {

@@ -11,14 +11,15 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use quick_xml::Reader;
 use quick_xml::events::Event;
+use reqwest::StatusCode;
 use reqwest::header::{ACCEPT, LOCATION};
-use reqwest::{StatusCode, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use crate::error::{Context, Error, ErrorKind, Result, root_cause};
+use crate::http;
 
-use super::client::{CONNECT_LIMIT, is_this_machine};
+use super::client::CONNECT_LIMIT;
 use super::secrets::bare_address;
 
 /// The longest capabilities document that is read; servers of ten thousand layers need a third of it.
@@ -138,15 +139,9 @@ async fn fetch(url: &str, username: Option<&str>, password: Option<&SecretString
     let _ = first.set_password(None);
     let mut next = first.clone();
     for _ in 0..=REDIRECTS {
-        let host = next.host_str().unwrap_or_default().to_owned();
-        let mut http = reqwest::Client::builder()
-            .user_agent(concat!("borg-slave/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .connect_timeout(CONNECT_LIMIT.min(limit));
-        if is_this_machine(&host) {
-            http = http.no_proxy();
-        }
-        let http = http.build().context(ErrorKind::Settings, "the HTTP client cannot be set up")?;
+        let http = http::client(http::is_this_machine(&next), CONNECT_LIMIT.min(limit))
+            .build()
+            .context(ErrorKind::Settings, "the HTTP client cannot be set up")?;
         let mut request = http.get(next.clone()).header(ACCEPT, "*/*");
         let same_host = next.host_str() == first.host_str() && (next.scheme() == "https" || first.scheme() == "http");
         if let Some((user, password)) = credentials.as_ref().filter(|_| same_host) {
