@@ -1,6 +1,6 @@
 //! The cursor, and small facts about what was pushed to a target.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::OptionalExtension;
 
 use super::{Durability, Journal};
 use crate::error::Result;
@@ -118,21 +118,5 @@ impl Journal {
             transaction.execute("delete from marker where target = ?1 and key = ?2", [target, key])
         })
         .map(drop)
-    }
-
-    /// Drops what was noted about `target` (`None`: about every target) under keys that begin with
-    /// `key_prefix`, and returns how many facts that were. The empty prefix means all keys. Mind that
-    /// `style w:roads` begins `style w:roads_old` as well. Durable.
-    ///
-    /// # Errors
-    ///
-    /// As [`Journal::set_marker`].
-    pub fn clear_markers(&self, target: Option<&str>, key_prefix: &str) -> Result<usize> {
-        self.write(Durability::PowerLoss, |transaction| {
-            transaction.execute(
-                "delete from marker where (?1 is null or target = ?1) and substr(key, 1, length(?2)) = ?2",
-                params![target, key_prefix],
-            )
-        })
     }
 }
