@@ -98,11 +98,14 @@ pub async fn prepare(
     }
     let whole = request.files.is_empty() && settings.include.is_empty();
     let moves_cursor = whole && (request.from.is_none() || cursor.is_none()) && cursor.as_ref() != Some(&to);
-    let loose_ends = match journal {
-        _ if request.patience.as_ref().is_some_and(|patience| patience.leave_loose_ends) => false,
-        Some(journal) => execute::loose_ends(settings).any(|target| journal.has_markers(target).unwrap_or(true)),
-        None => false,
-    };
+    let mut loose_ends = false;
+    if let Some(journal) = journal
+        && !request.patience.as_ref().is_some_and(|patience| patience.leave_loose_ends)
+    {
+        for target in execute::loose_ends(settings) {
+            loose_ends |= journal.has_markers(target)?;
+        }
+    }
     let is_whole = whole && request.from.is_none();
     Ok(Prepared { from, to, plan, moves_cursor, loose_ends, coverage, is_whole })
 }
