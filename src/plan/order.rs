@@ -91,13 +91,16 @@ pub(super) fn arrange(jobs: &mut [PlannedJob]) {
                     all_of(stage, &|other| members.contains(&subject(other)));
                 }
             }
-            Stage::GroupRemovals => all_of(Stage::Groups, &|_| true),
+            // A group holds layers and groups of its own workspace only. Which ones it held before it is published
+            // again, its document does not tell.
+            Stage::GroupRemovals => all_of(Stage::Groups, &neighbour),
             Stage::LayerRemovals => {
-                all_of(Stage::Groups, &|_| true);
-                all_of(Stage::GroupRemovals, &|_| true);
+                for stage in [Stage::Groups, Stage::GroupRemovals] {
+                    all_of(stage, &neighbour);
+                }
             }
             Stage::StoreRemovals => {
-                for stage in [Stage::OtherLayers, Stage::LayerRemovals] {
+                for stage in [Stage::OtherLayers, Stage::Groups, Stage::GroupRemovals, Stage::LayerRemovals] {
                     all_of(stage, &neighbour);
                 }
             }
@@ -278,6 +281,7 @@ mod tests {
             file("layers.properties"),
             file("-layers/a.gone.json"),
             file("-wms_layers/a.gone_too.json"),
+            file("-layers/b.elsewhere.json"),
             file("-wms_stores/a.gone_store.json"),
             ("-layergroups/a.gone_group.json".into(), group("gone_group", &[("publish", "gone")]).1),
         ]);
@@ -295,7 +299,8 @@ mod tests {
         10 remove layergroups/a.gone_group.json after [8, 9]
         11 remove layers/a.gone.json after [8, 9, 10]
         12 remove wms_layers/a.gone_too.json after [8, 9, 10]
-        13 remove wms_stores/a.gone_store.json after [6, 7, 11, 12]
+        13 remove layers/b.elsewhere.json after []
+        14 remove wms_stores/a.gone_store.json after [6, 7, 8, 9, 10, 11, 12]
         "#);
     }
 
