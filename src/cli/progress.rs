@@ -168,7 +168,7 @@ impl Terminal {
     fn finished(&mut self, job_file: &str, end: &JobEnd) -> String {
         match end {
             JobEnd::Succeeded(None) => format!("  {} {job_file}", self.word("ok", AnsiColor::Green)),
-            JobEnd::Succeeded(Some(message)) => {
+            JobEnd::Succeeded(Some(message)) | JobEnd::Superseded(message) => {
                 format!("  {} {job_file}  ({message})", self.word("ok", AnsiColor::Green))
             }
             JobEnd::Filtered(reason) => format!("  {} {job_file}  ({reason})", self.word("filtered", AnsiColor::Cyan)),
@@ -266,7 +266,9 @@ impl Watcher for Log {
             },
             Event::JobEnded { end, .. } => match end {
                 JobEnd::Succeeded(None) => tracing::info!("{job_file} succeeded"),
-                JobEnd::Succeeded(Some(message)) => tracing::info!("{job_file} succeeded: {message}"),
+                JobEnd::Succeeded(Some(message)) | JobEnd::Superseded(message) => {
+                    tracing::info!("{job_file} succeeded: {message}");
+                }
                 JobEnd::Filtered(reason) => tracing::info!("{job_file} is filtered out: {reason}"),
                 JobEnd::Waiting(reason) => tracing::warn!("{job_file} is left for later: {reason}"),
                 JobEnd::Failed(_) => {}
@@ -301,7 +303,9 @@ impl Watcher for JsonLog {
             Event::StepEnded { .. } => log_step(job, event),
             Event::JobEnded { end, .. } => match end {
                 JobEnd::Succeeded(None) => tracing::info!(job, "succeeded"),
-                JobEnd::Succeeded(Some(reason)) => tracing::info!(job, reason, "succeeded"),
+                JobEnd::Succeeded(Some(reason)) | JobEnd::Superseded(reason) => {
+                    tracing::info!(job, reason, "succeeded");
+                }
                 JobEnd::Filtered(reason) => tracing::info!(job, reason, "filtered out"),
                 JobEnd::Waiting(reason) => tracing::warn!(job, reason, "left out by the settings"),
                 JobEnd::Failed(error) => {

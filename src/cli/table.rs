@@ -25,6 +25,10 @@ pub(super) fn plan(prepared: &Prepared) -> String {
     let mut text = format!("From {from} to {}: {}\n", short(to.as_str()), counts(plan));
     for job in &plan.jobs {
         let note = match &job.work {
+            Work::Run(_) if !job.unless.is_empty() => {
+                let paths: Vec<&str> = job.unless.iter().map(|(_, path)| path.as_str()).collect();
+                format!("  (only where the filters refuse {})", paths.join(" and "))
+            }
             Work::Run(document) if document.metadata().is_some() => {
                 "  (filter and names are decided by its metadata)".to_owned()
             }

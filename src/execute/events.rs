@@ -122,6 +122,9 @@ pub enum StepEnd {
 pub enum JobEnd {
     /// All its effects are there. The text says what was remarkable, if anything was.
     Succeeded(Option<String>),
+    /// It is a removal of what another job publishes, so that there was nothing to do; the text says which.
+    /// The other speaks for the layer.
+    Superseded(String),
     /// This slave's filters do not take it; the text says why.
     Filtered(String),
     /// The settings leave out what it is about; the first run without them does it.

@@ -173,7 +173,7 @@ pub async fn execute(
     stop: CancellationToken,
 ) {
     let count = plan.jobs.len();
-    let ended: Vec<watch::Sender<bool>> = (0..count).map(|_| watch::Sender::new(false)).collect();
+    let ended = (0..count).map(|_| watch::Sender::new(None)).collect();
     let free = plan.jobs.iter().filter(|job| job.after.is_empty()).count();
     let jobs_of = |kind| (0..count).filter(|&index| plan.jobs[index].file.kind == kind).collect();
     let run = Arc::new(Run {
@@ -218,7 +218,7 @@ pub async fn execute(
                 && let Some(&job) = index_of.get(&panic.id())
             {
                 run.emit(Event::JobEnded { job, end: JobEnd::Failed(crashed(&job_files[job], panic)) });
-                run.mark_ended(job);
+                run.mark_ended(job, Ended::Failed);
             }
         }
     };
@@ -314,9 +314,30 @@ struct Run {
     purged: Mutex<HashSet<String>>,
     /// What GeoServers that share the data directory know of what was written.
     taken_up: followers::TakenUp,
-    ended: Vec<watch::Sender<bool>>,
+    /// How each job has ended.
+    ended: Vec<watch::Sender<Option<Ended>>>,
     /// Some job has failed.
     failed: AtomicBool,
+}
+
+/// How a job has ended, for those that follow it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Succeeded,
+    Filtered,
+    Waiting,
+    Failed,
+}
+
+impl From<&JobEnd> for Ended {
+    fn from(end: &JobEnd) -> Self {
+        match end {
+            JobEnd::Succeeded(_) | JobEnd::Superseded(_) => Self::Succeeded,
+            JobEnd::Filtered(_) => Self::Filtered,
+            JobEnd::Waiting(_) => Self::Waiting,
+            JobEnd::Failed(_) => Self::Failed,
+        }
+    }
 }
 
 /// What a step gives its job, how it ended, and what there is to say about it.
@@ -345,9 +366,9 @@ impl Run {
         answer.await.map_err(|_| stopped())
     }
 
-    fn mark_ended(&self, job: usize) {
+    fn mark_ended(&self, job: usize, end: Ended) {
         if let Some(ended) = self.ended.get(job) {
-            ended.send_replace(true);
+            ended.send_replace(Some(end));
         }
         self.removals.ends();
     }
@@ -357,7 +378,7 @@ impl Run {
         for &job in jobs {
             if let Some(ended) = self.ended.get(job) {
                 // The sender lives in `self`, so waiting cannot fail.
-                let _ = ended.subscribe().wait_for(|ended| *ended).await;
+                let _ = ended.subscribe().wait_for(Option::is_some).await;
             }
         }
     }
@@ -381,8 +402,11 @@ impl Run {
             assert!(job.attempts > 0 || job.file.stem != CRASHES_ONCE, "as the test wants it");
             match job.work {
                 Work::Invalid(error) => Err(error),
-                Work::Superseded(why) => Ok(JobEnd::Succeeded(Some(why))),
-                Work::Run(document) => Box::pin(ctx.document(*document, &mut voice)).await,
+                Work::Superseded(why) => Ok(JobEnd::Superseded(why)),
+                Work::Run(document) => match self.superseded(&job.unless)? {
+                    Some(end) => Ok(end),
+                    None => Box::pin(ctx.document(*document, &mut voice)).await,
+                },
             }
         };
         // Steps end by themselves when the run is stopped; the grace is for those that hang.
@@ -403,8 +427,31 @@ impl Run {
                 _ => waiting.remove(&job.file.stem),
             };
         }
+        let ended = Ended::from(&end);
         self.emit(Event::JobEnded { job: index, end });
-        self.mark_ended(index);
+        self.mark_ended(index, ended);
+    }
+
+    /// How a removal ends because of jobs that publish the same and have ended; none when they are all
+    /// refused by the filters, so that it is to be carried out.
+    fn superseded(&self, publications: &[(usize, String)]) -> Result<Option<JobEnd>> {
+        let ended = |wanted| {
+            let mut ends = publications.iter().filter(|(job, _)| self.ended.get(*job).is_some());
+            ends.find(|(job, _)| *self.ended[*job].borrow() == Some(wanted)).map(|(_, path)| path)
+        };
+        if let Some(path) = ended(Ended::Succeeded) {
+            return Ok(Some(JobEnd::Superseded(crate::plan::superseded_by(path))));
+        }
+        if let Some(path) = ended(Ended::Failed) {
+            return Err(Error::new(
+                ErrorKind::Dependency,
+                format!("{path} publishes the same name and has failed, so that this is not to go yet"),
+            )
+            .hint("mend that job; this one follows with the next run"));
+        }
+        Ok(ended(Ended::Waiting).map(|path| {
+            JobEnd::Waiting(format!("{path} publishes the same name and is left for later; this follows with it"))
+        }))
     }
 }
 

@@ -63,6 +63,9 @@ pub struct PlannedJob {
     pub work: Work,
     /// Indices of jobs that must have ended, well or badly, before this one begins.
     pub after: Vec<usize>,
+    /// Indices and files of jobs that publish what this one removes: it does nothing if one of them takes
+    /// effect, which the filters decide. They are among those that it follows.
+    pub unless: Vec<(usize, String)>,
 }
 
 /// The work of a planned job.
@@ -120,6 +123,7 @@ pub fn plan(candidates: Vec<Candidate>, known: &HashMap<String, Known>, again: A
             attempts: 0,
             work,
             after: Vec::new(),
+            unless: Vec::new(),
         };
         job.attempts = known.filter(|known| job.is_of(known)).map_or(0, |known| known.attempts);
         if is_done { done.push(job) } else { plan.jobs.push(job) }
@@ -134,8 +138,8 @@ pub fn plan(candidates: Vec<Candidate>, known: &HashMap<String, Known>, again: A
             plan.done.push(job.file.path);
         }
     }
-    drop_superseded_removals(&mut plan.jobs, known);
     order::arrange(&mut plan.jobs);
+    supersede_removals(&mut plan.jobs, known);
     plan
 }
 
@@ -159,25 +163,47 @@ fn is_done(known: Option<&Known>, content_md5: &str, action: Option<Action>) -> 
 /// away after (or just before) it was published would lose it.
 ///
 /// It counts also what an earlier run has published: the two changes may come one after the other.
-fn drop_superseded_removals(jobs: &mut [PlannedJob], known: &HashMap<String, Known>) {
-    let published: HashMap<Subject, String> = jobs
-        .iter()
-        .filter(|job| job.action == Some(Action::Publish))
-        .map(|job| (subject(job), job.file.path.clone()))
-        .collect();
+fn supersede_removals(jobs: &mut [PlannedJob], known: &HashMap<String, Known>) {
     let is_published = |known: &Known| known.action == Action::Publish.as_str() && known.state == State::Succeeded;
-    let before: HashMap<&str, &String> = known
-        .iter()
-        .filter(|(_, known)| is_published(known))
-        .filter_map(|(path, _)| Some((path.split_once('/')?.1, path)))
-        .collect();
-    for job in jobs.iter_mut().filter(|job| job.action == Some(Action::Remove)) {
-        let inside_channel = job.file.path.split_once('/').map_or("", |(_, path)| path);
-        let before = before.get(inside_channel).copied().filter(|path| **path != job.file.path);
-        if let Some(path) = published.get(&subject(job)).or(before) {
-            job.work = Work::Superseded(format!("nothing is removed: {path} publishes the same name"));
+    let mut publishing: HashMap<Subject, Vec<usize>> = HashMap::new();
+    for (index, job) in jobs.iter().enumerate() {
+        // One that cannot be read fails, and leaves what it has published before.
+        let leaves = job.action.is_none() && known.get(&job.file.path).is_some_and(is_published);
+        if job.action == Some(Action::Publish) || leaves {
+            publishing.entry(subject(job)).or_default().push(index);
         }
     }
+    // What becomes of those in the plan is not yet known.
+    let planned: HashSet<String> = jobs.iter().map(|job| job.file.path.clone()).collect();
+    let before: HashMap<&str, &String> = known
+        .iter()
+        .filter(|(path, known)| is_published(known) && !planned.contains(*path))
+        .filter_map(|(path, _)| Some((path.split_once('/')?.1, path)))
+        .collect();
+    for index in 0..jobs.len() {
+        let job = &jobs[index];
+        if job.action != Some(Action::Remove) {
+            continue;
+        }
+        let rivals = publishing.get(&subject(job)).map(Vec::as_slice).unwrap_or_default();
+        let inside_channel = job.file.path.split_once('/').map_or("", |(_, path)| path);
+        // One that stands behind it would be waited for in vain.
+        let path = before.get(inside_channel).copied().or_else(|| {
+            let later = rivals.iter().find(|&&rival| rival > index)?;
+            Some(&jobs[*later].file.path)
+        });
+        match path {
+            Some(path) => jobs[index].work = Work::Superseded(superseded_by(path)),
+            None => {
+                jobs[index].unless = rivals.iter().map(|&rival| (rival, jobs[rival].file.path.clone())).collect();
+            }
+        }
+    }
+}
+
+/// Why a removal does nothing.
+pub(crate) fn superseded_by(path: &str) -> String {
+    format!("nothing is removed: {path} publishes the same name")
 }
 
 /// MD5 of `bytes` in lower-case hexadecimal, the form that job files and the old status files use.
@@ -242,21 +268,48 @@ mod tests {
             ..candidate("geoserver/layers/ws.roads.json", PUBLISH)
         };
         let plan = plan(vec![gone, there], &HashMap::new(), Again::Never);
-        assert!(matches!(plan.jobs[1].work, Work::Superseded(_)), "{:?}", plan.jobs[1]);
+        // Only the filter knows whether it is published there.
+        assert!(matches!(plan.jobs[1].work, Work::Run(_)), "{:?}", plan.jobs[1]);
+        assert_eq!(plan.jobs[1].unless, [(0, "geoserver/layers/ws.roads.json".to_owned())]);
+        assert_eq!(plan.jobs[1].after, [0]);
+    }
+
+    fn gone(path: &str) -> Candidate {
+        Candidate {
+            file: job::classify(path, &["other".to_owned(), "geoserver".to_owned()]).unwrap(),
+            deleted: true,
+            ..candidate("geoserver/layers/ws.roads.json", PUBLISH)
+        }
     }
 
     #[test]
     fn a_layer_that_moved_to_another_channel_before_is_not_removed() {
-        let gone = |path: &str| Candidate {
-            file: job::classify(path, &["other".to_owned(), "geoserver".to_owned()]).unwrap(),
-            deleted: true,
-            ..candidate("geoserver/layers/ws.roads.json", PUBLISH)
-        };
-        let known = HashMap::from([succeeded("geoserver/layers/ws.roads.json", PUBLISH, "publish")]);
+        let known = HashMap::from([
+            succeeded("geoserver/layers/ws.roads.json", PUBLISH, "publish"),
+            // What is removed was published once.
+            succeeded("other/layers/ws.roads.json", PUBLISH, "publish"),
+        ]);
         let plan_of = |path: &str| plan(vec![gone(path)], &known, Again::Never).jobs.remove(0);
         assert!(matches!(plan_of("other/layers/ws.roads.json").work, Work::Superseded(_)));
-        assert!(matches!(plan_of("geoserver/layers/ws.roads.json").work, Work::Run(_)));
+        assert!(matches!(plan_of("geoserver/layers/ws.roads.json").work, Work::Superseded(_)));
         assert!(matches!(plan_of("other/layers/ws.lakes.json").work, Work::Run(_)));
+    }
+
+    #[test]
+    fn a_layer_that_goes_from_all_channels_goes() {
+        let paths = ["geoserver/layers/ws.roads.json", "other/layers/ws.roads.json"];
+        let known = paths.iter().map(|path| succeeded(path, PUBLISH, "publish")).collect();
+        for job in plan(paths.map(gone).into(), &known, Again::Never).jobs {
+            assert!(matches!(job.work, Work::Run(_)) && job.unless.is_empty(), "{job:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_broken_document_published_before_supersedes_a_removal_still() {
+        let known = HashMap::from([succeeded("geoserver/layers/ws.roads.json", PUBLISH, "publish")]);
+        let broken = candidate("geoserver/layers/ws.roads.json", "{");
+        let plan = plan(vec![gone("other/layers/ws.roads.json"), broken], &known, Again::Never);
+        assert_eq!(plan.jobs[1].unless, [(0, "geoserver/layers/ws.roads.json".to_owned())]);
     }
 
     #[test]

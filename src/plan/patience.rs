@@ -91,6 +91,8 @@ pub(super) fn postpone(plan: &mut Plan, known: &HashMap<String, Known>, patience
             list.push(job.file.path);
         } else {
             job.after = job.after.iter().filter_map(|&before| places[before]).collect();
+            // None of these rests: they are about the same as this one, which runs.
+            job.unless = job.unless.into_iter().filter_map(|(rival, path)| Some((places[rival]?, path))).collect();
             plan.jobs.push(job);
         }
     }

@@ -39,7 +39,7 @@ impl Entry {
             revision: job.revision.clone(),
             job_id: document.and_then(|document| document.job_id()),
             job_batch_id: document.and_then(|document| document.job_batch_id()),
-            subject: if reports { Subject::of(&job.file, job.action.map(Action::as_str), &job.work) } else { None },
+            subject: reports.then(|| Subject::of(&job.file, job.action.map(Action::as_str))),
             attempts: job.attempts.saturating_add(1),
         }
     }
@@ -97,7 +97,8 @@ pub(super) fn write_down(
         if outcome.state == State::Failed {
             outcome.next_try = patience.map(|patience| patience.next_try(Timestamp::now(), entry.attempts));
         }
-        if let Some(subject) = &entry.subject {
+        // Of one that was superseded, another one speaks.
+        if let Some(subject) = entry.subject.as_ref().filter(|_| !matches!(end, JobEnd::Superseded(_))) {
             reports.extend(subject.ended(journal, &entry.job_file, &outcome)?);
         }
         ended.push((entry.job_file.as_str(), outcome));
@@ -147,6 +148,7 @@ pub(super) fn outcome(end: &JobEnd) -> JobOutcome {
     let plain = |state, message: Option<&String>| JobOutcome { message: message.cloned(), ..JobOutcome::plain(state) };
     match end {
         JobEnd::Succeeded(message) => plain(State::Succeeded, message.as_ref()),
+        JobEnd::Superseded(why) => plain(State::Succeeded, Some(why)),
         JobEnd::Filtered(reason) => plain(State::Filtered, Some(reason)),
         JobEnd::Waiting(reason) => plain(State::Waiting, Some(reason)),
         JobEnd::Failed(error) if error.kind() == ErrorKind::Stopped => JobOutcome::because(State::Interrupted, error),

@@ -270,7 +270,7 @@ pub async fn run(
 
 fn count(summary: &mut Summary, job_file: String, end: JobEnd) {
     match end {
-        JobEnd::Succeeded(_) => summary.succeeded += 1,
+        JobEnd::Succeeded(_) | JobEnd::Superseded(_) => summary.succeeded += 1,
         JobEnd::Filtered(_) => summary.filtered += 1,
         JobEnd::Waiting(_) => summary.waiting += 1,
         JobEnd::Failed(error) => summary.failed.push((job_file, error)),

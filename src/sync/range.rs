@@ -59,6 +59,13 @@ pub async fn prepare(
         Some(journal) => journal.digest()?,
         None => HashMap::new(),
     };
+    if let Some(journal) = journal
+        && nothing_new
+        && known.values().any(|known| known.action == job::Action::Remove.as_str())
+    {
+        // Whether it is still to go depends on what another channel has published.
+        known = journal.digest()?;
+    }
     let (candidates, again) = if request.files.is_empty() {
         let mut candidates = changed_files(settings, repository, &from, &to).await?;
         let mut more = left_over(settings, &known, request, &candidates);

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::execute::JobAbout;
 use crate::job::{Companion, JobFile, JobKind};
 use crate::journal::{JobOutcome, Journal, NewReport};
-use crate::plan::{Plan, Work};
+use crate::plan::Plan;
 use crate::report::{self, About, local_time};
 
 /// What is known of a job that the master may have to be told.
@@ -19,11 +19,8 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    /// As far as the file tells; nothing when the job does nothing, since another one speaks for the layer.
-    pub(super) fn of(file: &JobFile, action: Option<&'static str>, work: &Work) -> Option<Self> {
-        if matches!(work, Work::Superseded(_)) {
-            return None;
-        }
+    /// As far as the file tells.
+    pub(super) fn of(file: &JobFile, action: Option<&'static str>) -> Self {
         let action = action.unwrap_or(match file.companion {
             Some(Companion::Meta) => "meta",
             Some(Companion::EmptyGwc) => "empty_gwc",
@@ -31,7 +28,7 @@ impl Subject {
         });
         let name = file.named_after().map_or(file.stem.as_str(), |(_, name)| name).to_owned();
         let about = About { task_name: file.task_name(), name, ..About::default() };
-        Some(Self { about, action })
+        Self { about, action }
     }
 
     /// The job's own document says better what it is about.
