@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::PoisonError;
 
 use super::layer::VectorLayer;
+use super::removals::Obstacle;
 use super::tables::{Loading, Voice};
 use super::{Ctx, Event, JobEnd, Step, StepEnd, Stepped, succeeded};
 use crate::error::{Error, ErrorKind, Result};
@@ -320,10 +321,10 @@ impl Ctx<'_> {
     async fn remove_table(&self, database: &Database, table: &Table) -> Result<bool> {
         let removals = &self.run.removals;
         loop {
-            let ended = removals.ended();
+            let seen = removals.seen(Obstacle::Tables);
             match database.remove(table).await {
                 Err(error) if error.kind() == ErrorKind::Database => {
-                    if !removals.worth_another_try(ended).await {
+                    if !removals.worth_another_try(seen).await {
                         return Err(error);
                     }
                 }

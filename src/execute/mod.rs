@@ -41,7 +41,7 @@ pub use self::facts::Facts;
 pub use self::followers::RELOAD;
 pub use self::groups::INCOMPLETE_GROUPS;
 pub use self::metadata::complete;
-use self::removals::Removals;
+use self::removals::{Removals, Role};
 use self::shared::Shared;
 use self::tables::Tables;
 use crate::cdn::Cdn;
@@ -185,7 +185,7 @@ pub async fn execute(
         capabilities: Shared::new(),
         restores: Semaphore::new(parts.choices.parallel_restores.max(1)),
         tables: Tables::new(count),
-        removals: Removals::new(free),
+        removals: Removals::new(plan.jobs.iter().map(Role::from).collect(), free),
         drawings: Semaphore::new(DRAWINGS),
         database_steps: Shared::new(),
         geoserver_steps: Shared::new(),
@@ -370,7 +370,7 @@ impl Run {
         if let Some(ended) = self.ended.get(job) {
             ended.send_replace(Some(end));
         }
-        self.removals.ends();
+        self.removals.ends(job, end == Ended::Failed);
     }
 
     /// Waits until the jobs have ended, well or badly.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::removals::Obstacle;
 use super::{Ctx, JobEnd, Step, succeeded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::geoserver::{GeoServer, StoreKind};
@@ -18,11 +19,11 @@ impl Ctx<'_> {
         }
         let removals = &self.run.removals;
         loop {
-            let ended = removals.ended();
+            let seen = removals.seen(Obstacle::Groups);
             match self.remove_everywhere(&servers, job).await {
                 // A group goes once the groups that hold it are gone or have let go of it.
                 Err(error) if error.kind() == ErrorKind::Dependency => {
-                    if !removals.worth_another_try(ended).await {
+                    if !removals.worth_another_try(seen).await {
                         return Err(error);
                     }
                 }
