@@ -68,3 +68,39 @@ async fn a_filter_that_fails_fails_the_job_it_was_asked_about() {
     is_state(&world, &Layer::new("w", "odd"), "failed");
     is_state(&world, &Layer::new("w", "plain"), "succeeded");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publication_that_is_refused_keeps_nothing_that_another_channel_removes() {
+    let world = World::start(Vcs::Hg).await;
+    world.set("LISTEN_CHANNELS", "geoserver,internal");
+    world.set("FEATURE_FILTER", "!job.job_file.starts_with(\"internal/\")");
+    let (roads, tracks) = (Layer::new("w", "roads"), Layer::new("w", "tracks"));
+    for layer in [&roads, &tracks] {
+        world.publish(layer).await;
+    }
+    world.commit("two layers");
+    world.pull().succeeded();
+
+    // Both move to a channel whose layers are not taken here; one of its documents cannot be had at first.
+    let internal = |layer: &Layer| layer.job_file().replacen("geoserver", "internal", 1);
+    let move_there = |layer: &Layer| {
+        let document = fs::read_to_string(world.master.path().join(layer.job_file())).unwrap();
+        world.master.write(internal(layer), &document);
+        world.remove(layer);
+        document
+    };
+    move_there(&roads);
+    let document = move_there(&tracks);
+    world.master.write(internal(&tracks), document.replace(".meta.json", ".nowhere.json"));
+    world.commit("they move");
+    world.pull().failed().says(&internal(&tracks));
+    assert_eq!(world.state(&internal(&roads))["state"], json!("filtered"));
+    assert!(world.geoserver().layer("w", "roads").is_none());
+    assert!(world.geoserver().layer("w", "tracks").is_some(), "nobody knows yet");
+    world.master.write(internal(&tracks), document);
+    world.commit("mended");
+    world.pull().succeeded();
+    assert_eq!(world.state(&internal(&tracks))["state"], json!("filtered"));
+    assert!(world.geoserver().layer("w", "tracks").is_none());
+    assert_eq!(relations(&world, &["w"]).await.len(), 0);
+}
