@@ -76,8 +76,8 @@ impl Found {
 }
 
 impl GeoServer {
-    /// Which of the members this GeoServer has. One or two requests per workspace and run, and one
-    /// more for what is missing.
+    /// Which of the members this GeoServer has. One or two requests per workspace and run, and one or two
+    /// more per call where some are missing.
     ///
     /// # Errors
     ///
@@ -85,8 +85,9 @@ impl GeoServer {
     pub async fn existing_members(&self, members: &[Member]) -> Result<Vec<bool>> {
         let mut writer = self.writer().await;
         let mut found = Vec::with_capacity(members.len());
+        let mut read = BTreeSet::new();
         for member in members {
-            found.push(writer.has_member(member).await?);
+            found.push(writer.has_member(member, &mut read).await?);
         }
         Ok(found)
     }
@@ -145,29 +146,34 @@ impl GeoServer {
 }
 
 impl Writer<'_> {
-    async fn has_member(&mut self, member: &Member) -> Result<bool> {
-        // What is remembered saves requests, but another's work must not look missing.
-        for _ in 0..2 {
-            let (known_before, found) = match member {
-                Member::Layer(workspace, name) => (
-                    self.catalog.layer_names.contains_key(workspace),
-                    self.layer_names(workspace).await?.contains(name.as_str()),
-                ),
+    /// `read` holds the lists that were read while members were looked for: what they lack is not there.
+    async fn has_member(&mut self, member: &Member, read: &mut BTreeSet<(bool, GeoName)>) -> Result<bool> {
+        loop {
+            let (is_group, workspace, is_known, found) = match member {
+                Member::Layer(workspace, name) => {
+                    let is_known = self.catalog.layer_names.contains_key(workspace);
+                    (false, workspace, is_known, self.layer_names(workspace).await?.contains(name.as_str()))
+                }
                 Member::Group(workspace, name) => {
                     let place = Some(workspace.clone());
-                    let known = self.catalog.groups.contains_key(&place);
-                    (known, self.groups(place.as_ref()).await?.contains_key(name.as_str()))
+                    let is_known = self.catalog.groups.contains_key(&place);
+                    (true, workspace, is_known, self.groups(place.as_ref()).await?.contains_key(name.as_str()))
                 }
             };
-            if found || !known_before {
+            let list = (is_group, workspace.clone());
+            if !is_known {
+                read.insert(list.clone());
+            }
+            if found || !read.insert(list) {
                 return Ok(found);
             }
-            match member {
-                Member::Layer(workspace, _) => drop(self.catalog.layer_names.remove(workspace)),
-                Member::Group(workspace, _) => drop(self.catalog.groups.remove(&Some(workspace.clone()))),
+            // What is remembered saves requests, but another's work must not look missing.
+            if is_group {
+                self.catalog.groups.remove(&Some(workspace.clone()));
+            } else {
+                self.catalog.layer_names.remove(workspace);
             }
         }
-        Ok(false)
     }
 
     /// The names of a workspace's layers; none when there is no workspace.

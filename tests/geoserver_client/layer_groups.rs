@@ -183,6 +183,13 @@ async fn missing_and_foreign_members_are_named_and_nothing_is_made() {
     assert_eq!(t.server.existing_members(&[layer(&t, "c"), nested(&t, "h")]).await.unwrap(), [true, true]);
     t.server.remove_layer(&t.workspace, &t.store, &geo("b"), &[]).await.unwrap();
     assert_eq!(t.server.existing_members(&[layer(&t, "b")]).await.unwrap(), [false]);
+    // However many are missing, the lists are read once more.
+    let missing: Vec<Member> =
+        (0..20).flat_map(|index| [layer(&t, &format!("no{index}")), nested(&t, &format!("no{index}"))]).collect();
+    let before = t.server.requests();
+    let all = [&[layer(&t, "c"), nested(&t, "h")], &missing[..]].concat();
+    assert_eq!(t.server.existing_members(&all).await.unwrap(), [&[true; 2][..], &[false; 40]].concat());
+    assert_eq!(t.server.requests().since(before).reads, 2);
 
     // A group that another has made meanwhile is brought to what is told.
     other.publish_layer_group(&group(&t, "i", &[layer(&t, "c")])).await.unwrap();
