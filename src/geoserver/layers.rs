@@ -11,6 +11,7 @@ use super::Change;
 use super::catalog::LayerState;
 use super::client::{GeoServer, Writer, path};
 use super::json;
+use super::styles::KeptStyle;
 
 impl GeoServer {
     /// Whether a layer is in the catalog.
@@ -36,7 +37,7 @@ impl GeoServer {
     ///
     /// A layer that is in layer groups is taken out of them. But GeoServer deletes a group that it
     /// takes the last layer from; so that is an error here, which names the groups. A style that
-    /// something else uses stays.
+    /// something else uses stays; it is given back with what GeoServer says.
     ///
     /// # Errors
     ///
@@ -48,7 +49,7 @@ impl GeoServer {
         store: &GeoName,
         layer: &GeoName,
         private_styles: &[String],
-    ) -> Result<Change> {
+    ) -> Result<(Change, Vec<KeptStyle>)> {
         self.writer().await.remove_layer(workspace, store, layer, private_styles).await
     }
 }
@@ -126,7 +127,7 @@ impl Writer<'_> {
         store: &GeoName,
         layer: &GeoName,
         private_styles: &[String],
-    ) -> Result<Change> {
+    ) -> Result<(Change, Vec<KeptStyle>)> {
         self.catalog.layers.remove(&(workspace.clone(), layer.clone()));
         self.catalog.layer_gone(workspace, layer);
         if let Some(names) = self.catalog.feature_types.get_mut(&(workspace.clone(), store.clone())) {
@@ -149,16 +150,8 @@ impl Writer<'_> {
             }
             change = Change::Updated;
         }
-        for name in private_styles {
-            match self.remove_style(workspace, name).await {
-                Ok(removed) => change = change.max(removed),
-                Err(error) if error.kind() == ErrorKind::GeoServer => {
-                    tracing::warn!(style = %format!("{workspace}:{name}"), reason = %error.one_line(), "style stays");
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(change)
+        let (removed, kept) = self.remove_styles(workspace, private_styles.iter()).await?;
+        Ok((change.max(removed), kept))
     }
 }
 

@@ -50,7 +50,7 @@ pub use layer_groups::{LayerGroup, Member};
 pub use maps::{MapLink, MapRequest, Picture};
 pub use removal::StoreKind;
 pub use stores::{PostgisStore, default_store_parameters};
-pub use styles::{LayerStyles, Style, StylesOutcome};
+pub use styles::{KeptStyle, LayerStyles, Style, StylesOutcome};
 pub use tile_layers::TileLayer;
 pub use upstream::{UpstreamLayers, upstream_layers};
 pub use version::Version;

@@ -52,9 +52,12 @@ pub struct StylesOutcome {
     pub failed: Vec<(String, Error)>,
     /// Styles whose content was sent and accepted.
     pub pushed: Vec<String>,
-    /// Stale styles that stay because something else uses them, and what GeoServer says.
-    pub kept: Vec<(String, Error)>,
+    /// Stale styles that stay because something else uses them.
+    pub kept: Vec<KeptStyle>,
 }
+
+/// The name of a style that stays because something else uses it, and what GeoServer says.
+pub type KeptStyle = (String, Error);
 
 impl GeoServer {
     /// Whether the workspace has a style of exactly this name. One request per workspace and run.
@@ -100,16 +103,10 @@ impl Writer<'_> {
         }
         let change = self.assign_styles(wanted).await?;
         outcome.change = outcome.change.max(change);
-        for name in &wanted.stale {
-            if wanted.styles.iter().any(|style| style.name == *name) {
-                continue;
-            }
-            match self.remove_style(&wanted.workspace, name).await {
-                Ok(change) => outcome.change = outcome.change.max(change),
-                Err(error) if concerns_all(&error) => return Err(error),
-                Err(error) => outcome.kept.push((name.clone(), error)),
-            }
-        }
+        let stale = wanted.stale.iter().filter(|name| !wanted.styles.iter().any(|style| style.name == **name));
+        let (change, kept) = self.remove_styles(&wanted.workspace, stale).await?;
+        outcome.change = outcome.change.max(change);
+        outcome.kept = kept;
         Ok(outcome)
     }
 
@@ -208,8 +205,25 @@ impl Writer<'_> {
         Ok(found.map(|_| "generic".to_owned()))
     }
 
+    /// Removes styles, and gives back those that stay.
+    pub(super) async fn remove_styles(
+        &mut self,
+        workspace: &GeoName,
+        names: impl Iterator<Item = &String>,
+    ) -> Result<(Change, Vec<KeptStyle>)> {
+        let (mut change, mut kept) = (Change::Unchanged, Vec::new());
+        for name in names {
+            match self.remove_style(workspace, name).await {
+                Ok(removed) => change = change.max(removed),
+                Err(error) if concerns_all(&error) => return Err(error),
+                Err(error) => kept.push((name.clone(), error)),
+            }
+        }
+        Ok((change, kept))
+    }
+
     /// Removes a style that nothing uses; one that is not there is no change.
-    pub(super) async fn remove_style(&mut self, workspace: &GeoName, name: &str) -> Result<Change> {
+    async fn remove_style(&mut self, workspace: &GeoName, name: &str) -> Result<Change> {
         if !self.styles(workspace).await?.contains(name) {
             return Ok(Change::Unchanged);
         }

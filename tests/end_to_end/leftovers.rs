@@ -44,3 +44,35 @@ async fn fetched_files_of_all_kinds_go_and_shared_ones_stay() {
         assert!(world.geoserver().layers(workspace).is_empty());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_style_that_something_else_uses_is_told_and_goes_when_it_is_free() {
+    let world = World::start(Vcs::Hg).await;
+    let (roads, tracks) = (Layer::new("w", "roads"), Layer::new("w", "tracks"));
+    world.publish(&roads.clone().style("night", "#000080")).await;
+    world.publish(&tracks).await;
+    world.commit("two layers");
+    world.pull().succeeded();
+    let draw_tracks_with = async |style: &str| {
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let answer = http
+            .put(format!("{}/rest/workspaces/w/layers/tracks.json", world.geoserver_url()))
+            .basic_auth("admin", Some("geoserver"))
+            .header("content-type", "application/json")
+            .body(json!({"layer": {"defaultStyle": {"name": format!("w:{style}")}}}).to_string())
+            .send();
+        assert_eq!(answer.await.unwrap().status(), 200);
+    };
+    draw_tracks_with("roads.night").await;
+    world.publish_meta(&roads);
+    world.commit("no night");
+    world.pull().succeeded();
+    assert_eq!(world.rest().styles("w").await, ["roads", "roads.night", "tracks"]);
+    let record = world.state(&roads.meta_file()).to_string();
+    assert!(record.contains("w:roads.night stays"), "{record}");
+    draw_tracks_with("tracks").await;
+    world.publish_meta(&roads.title("Anew"));
+    world.commit("another title");
+    world.pull().succeeded();
+    assert_eq!(world.rest().styles("w").await, ["roads", "tracks"]);
+}

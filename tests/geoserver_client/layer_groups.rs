@@ -258,10 +258,10 @@ async fn groups_are_read_once_however_many_layers_go() {
     t.server.forget().await;
     let remove = async |name: &str| t.server.remove_layer(&t.workspace, &t.store, &geo(name), &[]).await;
     let before = t.server.requests();
-    assert_eq!(remove("a").await.unwrap(), Change::Updated);
+    assert_eq!(remove("a").await.unwrap().0, Change::Updated);
     assert!(t.server.requests().since(before).reads >= 14);
     let before = t.server.requests();
-    assert_eq!(remove("b").await.unwrap(), Change::Updated);
+    assert_eq!(remove("b").await.unwrap().0, Change::Updated);
     // Those that were changed and those that are to be, not all of them.
     assert!(t.server.requests().since(before).reads <= 8, "{:?}", t.server.requests().since(before));
     assert_eq!(members(&t, &shown(&t, "g1").await), ["stays"]);

@@ -259,20 +259,21 @@ impl Ctx<'_> {
         for style in &styles {
             self.forget(server, &Self::fact_key("style", workspace, style)).await?;
         }
-        self.step(
+        let removed = self.step(
             Step::RemoveLayer,
             Some(server.name()),
             Box::pin(async {
-                let change = server.remove_layer(workspace, store, layer, &styles).await?;
-                Ok(((), step_end(change), None))
+                let (change, kept) = server.remove_layer(workspace, store, layer, &styles).await?;
+                let message = styles::that_stay(workspace, &kept);
+                Ok((kept, step_end(change), message))
             }),
-        )
-        .await?;
+        );
+        let kept = removed.await?;
         for style in &styles {
             self.evict_style(workspace, layer, style);
         }
         // Only now: until they are gone, the layer's own styles are known by this alone, and its store.
-        self.remember(server, &owned_key, None);
+        self.remember(server, &owned_key, styles::owned(kept.into_iter().map(|(name, _)| name)));
         self.remember(server, &Self::fact_key("in store", workspace, layer), None);
         Ok(())
     }

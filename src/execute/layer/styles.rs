@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use super::{VectorLayer, step_end};
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::{Ctx, Step, StepEnd, Stepped};
-use crate::geoserver::{GeoServer, LayerStyles, Style};
+use crate::geoserver::{GeoServer, KeptStyle, LayerStyles, Style};
 use crate::job::StyleRef;
 use crate::name::GeoName;
 use crate::transfer::{CacheName, Fetched};
@@ -24,6 +24,19 @@ impl StyleFiles {
     pub(in crate::execute) fn into_fetched(self) -> Vec<Fetched> {
         self.files.into_values().map(|(_, fetched)| fetched).collect()
     }
+}
+
+/// The fact that a layer has these styles; none without any.
+pub(super) fn owned(names: impl Iterator<Item = String>) -> Option<String> {
+    Some(names.collect::<Vec<_>>().join("\n")).filter(|names| !names.is_empty())
+}
+
+/// What an operator is told about styles that were to go.
+pub(super) fn that_stay(workspace: &GeoName, kept: &[KeptStyle]) -> Option<String> {
+    let told = kept.iter().map(|(name, error)| {
+        format!("the style {workspace}:{name} stays until nothing else uses it: {}", error.one_line())
+    });
+    Some(told.collect::<Vec<_>>().join("; ")).filter(|told| !told.is_empty())
 }
 
 impl Ctx<'_> {
@@ -138,7 +151,6 @@ impl Ctx<'_> {
         for style in wanted.styles.iter().filter(|style| !style.pushed_before) {
             self.forget(server, &Self::fact_key("style", job.workspace, &style.name)).await?;
         }
-        let owned = current.iter().map(|style| style.geoserver_name().to_string()).collect::<Vec<_>>().join("\n");
         if current_names.iter().any(|name| !had.iter().any(|had| had == name)) {
             // Whatever is made from here on is this layer's, also when the run ends in the middle.
             let mut all = had.clone();
@@ -161,8 +173,11 @@ impl Ctx<'_> {
         for name in &stale {
             self.evict_style(job.workspace, job.name, name);
         }
-        if self.recall(server, &owned_key).unwrap_or_default() != owned {
-            self.remember(server, &owned_key, Some(owned));
+        // Those that stay are the layer's own still: they go with a later publication, or with the layer.
+        let names = current.iter().map(|style| style.geoserver_name().to_string());
+        let owned = owned(names.chain(outcome.kept.iter().map(|(name, _)| name.clone())));
+        if self.recall(server, &owned_key) != owned {
+            self.remember(server, &owned_key, owned);
         }
         // A file that could not be had says more than what GeoServer makes of its absence.
         let refused = outcome.failed.into_iter().filter(|(name, _)| !files.missing.contains_key(name));
@@ -177,8 +192,9 @@ impl Ctx<'_> {
             .map(|(name, error)| error.within(&format!("style {}:{name}", job.workspace)))
             .collect();
         let end = if failed.is_empty() { step_end(outcome.change) } else { StepEnd::Failed };
-        let message = (!failed.is_empty()).then(|| failed.iter().map(Error::one_line).collect::<Vec<_>>().join("; "));
-        Ok((failed, end, message))
+        let told = failed.iter().map(Error::one_line).chain(that_stay(job.workspace, &outcome.kept));
+        let message = told.collect::<Vec<_>>().join("; ");
+        Ok((failed, end, Some(message).filter(|message| !message.is_empty())))
     }
 
     /// Removes what the cache holds of a style that GeoServer knows as `style`.
