@@ -105,7 +105,10 @@ impl Ctx<'_> {
         if self.run.parts.cdn.is_none() {
             return Ok(());
         }
-        self.note(CDN, &purge_key(workspace.as_str(), name.as_str()), "due".to_owned()).await
+        let key = purge_key(workspace.as_str(), name.as_str());
+        // What was purged before the change has to be purged again.
+        self.run.purged.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        self.note(CDN, &key, "due".to_owned()).await
     }
 
     /// Tells the CDN to forget what it has of a layer. What fails is tried again by the next run.
@@ -139,7 +142,8 @@ impl super::Run {
         self.emit(Event::Fact { target: CDN.to_owned(), key, value: None });
     }
 
-    /// Purges what earlier runs could not, and what no job of this one has tried.
+    /// Purges what earlier runs could not, and what no job of this one has tried: groups that show what has
+    /// changed.
     pub(super) async fn purge_what_is_due(&self) {
         for key in self.background.facts.keys(CDN) {
             let Some((workspace, name)) = key.strip_prefix("purge ").and_then(|layer| layer.split_once(':')) else {

@@ -88,6 +88,9 @@ impl Ctx<'_> {
             step,
             Some(server.name()),
             Box::pin(async {
+                if step != Step::RemoveStore {
+                    self.note_groups_to_leave(server, workspace, name).await?;
+                }
                 let change = match job.kind {
                     JobKind::WmsStore => server.remove_store(StoreKind::Wms, workspace, name).await?,
                     JobKind::LiveStore => server.remove_store(StoreKind::Data, workspace, name).await?,

@@ -109,16 +109,17 @@ impl GeoServer {
         self.writer().await.publish_group(wanted).await
     }
 
-    /// The layer groups of the layer's workspace that show it, nested ones and those around them. Groups
-    /// are read once per run.
+    /// The layer groups of a layer's or group's workspace that show it, nested ones and those around them.
+    /// Groups are read once per run.
     ///
     /// # Errors
     ///
     /// As for every request.
-    pub async fn groups_that_show(&self, workspace: &GeoName, layer: &GeoName) -> Result<Vec<GeoName>> {
+    pub async fn groups_that_show(&self, member: &Member) -> Result<Vec<GeoName>> {
+        let workspace = member.workspace();
         let mut writer = self.writer().await;
         let mut found: Vec<GeoName> = Vec::new();
-        let mut inside = vec![Held { is_group: false, label: format!("{workspace}:{layer}") }];
+        let mut inside = vec![member.held()];
         while let Some(held) = inside.pop() {
             for name in writer.groups_that_hold(Some(workspace), |member| *member == held).await? {
                 // A group may hold the layer in several ways.

@@ -113,17 +113,35 @@ async fn what_changes_is_purged_once() {
     assert_eq!(cdn.purges(), of_roads());
     let document = json!({"action": "empty_gwc", "workspace": "w", "name": "roads"});
     world.master.write("geoserver/layers/w.roads.empty_gwc.json", document.to_string());
-    world.publish_group("w", "all", &[("publish", "roads")], &json!({}));
-    world.commit("empty tiles; a group");
+    let tracks = Layer::new("w", "tracks");
+    world.publish(&tracks).await;
+    world.publish_group("w", "all", &[("publish", "roads"), ("publish", "tracks")], &json!({}));
+    world.publish_group("w", "around", &[("group", "all")], &json!({}));
+    world.commit("empty tiles; another layer; groups");
     world.pull().succeeded();
-    assert_eq!(cdn.purges(), ["w", "w", "w%3Aall", "w%3Aroads"]);
+    assert_eq!(cdn.purges(), ["w", "w", "w", "w", "w%3Aall", "w%3Aaround", "w%3Aroads", "w%3Atracks"]);
+    // What shows it is purged with it, when it shows other things; and when it goes.
+    world.publish(&roads.clone().rows(20)).await;
+    world.master.remove(roads.meta_file());
+    world.commit("other data");
+    world.pull().succeeded();
+    assert_eq!(cdn.purges(), ["w", "w", "w", "w%3Aall", "w%3Aaround", "w%3Aroads"]);
+    world.remove(&tracks);
+    world.commit("a member goes");
+    world.pull().succeeded();
+    assert_eq!(cdn.purges(), ["w", "w", "w", "w%3Aall", "w%3Aaround", "w%3Atracks"]);
     world.slave(&["sync"]).succeeded();
     assert_eq!(cdn.purges(), [""; 0], "nothing is due");
-    world.master.remove("geoserver/layergroups/w.all.json");
+    for group in ["all", "around"] {
+        world.master.remove(format!("geoserver/layergroups/w.{group}.json"));
+    }
     world.remove(&roads);
     world.commit("remove");
     not_a_word(&world.pull().succeeded(), TOKEN);
-    assert_eq!(cdn.purges(), ["w", "w", "w%3Aall", "w%3Aroads"]);
+    let purges = cdn.purges();
+    for gone in ["w%3Aall", "w%3Aaround", "w%3Aroads"] {
+        assert!(purges.iter().any(|purge| purge == gone), "{gone}: {purges:?}");
+    }
     let written = String::from_utf8_lossy(&journal(&world)).into_owned();
     assert!(!written.contains(TOKEN));
 }

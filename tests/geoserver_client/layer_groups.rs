@@ -282,7 +282,7 @@ async fn the_groups_that_show_a_layer_are_found_in_whatever_depth() {
     publish(&t, &group(&t, "outer", &[layer(&t, "b"), nested(&t, "inner")])).await;
     publish(&t, &group(&t, "other", &[layer(&t, "b")])).await;
     for server in [t.server.clone(), client(&t.url, &t.username, &t.password, std::time::Duration::from_secs(60))] {
-        let mut found = server.groups_that_show(&t.workspace, &geo("a")).await.unwrap();
+        let mut found = server.groups_that_show(&layer(&t, "a")).await.unwrap();
         found.sort();
         assert_eq!(found, [geo("inner"), geo("outer")]);
     }

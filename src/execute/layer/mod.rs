@@ -263,6 +263,7 @@ impl Ctx<'_> {
             Step::RemoveLayer,
             Some(server.name()),
             Box::pin(async {
+                self.note_groups_to_leave(server, workspace, layer).await?;
                 let (change, kept) = server.remove_layer(workspace, store, layer, &styles).await?;
                 let message = styles::that_stay(workspace, &kept);
                 Ok((kept, step_end(change), message))

@@ -2,8 +2,8 @@
 
 use crate::error::Result;
 use crate::execute::{Ctx, JobEnd, Step, Stepped, succeeded};
-use crate::geoserver::{Change, GeoServer, TileLayer};
-use crate::job::{EmptyGwcJob, GeoserverSetting};
+use crate::geoserver::{Change, GeoServer, Member, TileLayer};
+use crate::job::{EmptyGwcJob, GeoserverSetting, JobKind};
 use crate::name::GeoName;
 
 /// Whose tile layer it is, and what it is to be like.
@@ -44,13 +44,46 @@ impl Ctx<'_> {
         let mut message = None;
         if !tiled.is_new {
             server.truncate_tiles(workspace, name).await?;
-            for group in server.groups_that_show(workspace, name).await? {
+            for group in self.old_maps_of_groups(server, workspace, name).await? {
                 server.truncate_tiles(workspace, &group).await?;
             }
             message = Some("old tiles were removed".to_owned());
         }
         self.remember(server, &key, Some(tiled.content.clone()));
         Ok(((), super::step_end(change), message))
+    }
+
+    /// The groups that show a layer, or group, that has changed or is about to. What the CDN has of them is
+    /// purged at the end of the run, once for all their members.
+    pub(in crate::execute) async fn old_maps_of_groups(
+        &self,
+        server: &GeoServer,
+        workspace: &GeoName,
+        name: &GeoName,
+    ) -> Result<Vec<GeoName>> {
+        let member = match self.file.kind {
+            JobKind::LayerGroup => Member::Group(workspace.clone(), name.clone()),
+            _ => Member::Layer(workspace.clone(), name.clone()),
+        };
+        let groups = server.groups_that_show(&member).await?;
+        for group in &groups {
+            self.note_purge(workspace, group).await?;
+        }
+        Ok(groups)
+    }
+
+    /// Notes what is to be purged of groups that something is about to leave: nobody can tell afterwards which
+    /// they were.
+    pub(in crate::execute) async fn note_groups_to_leave(
+        &self,
+        server: &GeoServer,
+        workspace: &GeoName,
+        name: &GeoName,
+    ) -> Result<()> {
+        if self.run.parts.cdn.is_some() {
+            self.old_maps_of_groups(server, workspace, name).await?;
+        }
+        Ok(())
     }
 
     /// Empties a tile layer and waits until that has been done.
