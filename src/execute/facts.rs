@@ -10,33 +10,36 @@ use crate::geoserver::GeoServer;
 
 /// Small facts by target and key, as the journal keeps them; changed while a pass runs.
 #[derive(Debug, Default)]
-pub struct Facts(Mutex<HashMap<(String, String), String>>);
+pub struct Facts(Mutex<HashMap<String, HashMap<String, String>>>);
 
 impl Facts {
     /// Facts as they were loaded: `((target, key), value)`.
     #[must_use]
     pub fn new(facts: impl IntoIterator<Item = ((String, String), String)>) -> Self {
-        Self(Mutex::new(facts.into_iter().collect()))
+        let mut of_targets: HashMap<String, HashMap<String, String>> = HashMap::new();
+        for ((target, key), value) in facts {
+            of_targets.entry(target).or_default().insert(key, value);
+        }
+        Self(Mutex::new(of_targets))
     }
 
     pub(super) fn get(&self, target: &str, key: &str) -> Option<String> {
         let facts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        facts.get(&(target.to_owned(), key.to_owned())).cloned()
+        facts.get(target)?.get(key).cloned()
     }
 
     /// The keys of a target.
     pub(super) fn keys(&self, target: &str) -> Vec<String> {
         let facts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        facts.keys().filter(|(of, _)| of == target).map(|(_, key)| key.clone()).collect()
+        facts.get(target).into_iter().flat_map(HashMap::keys).cloned().collect()
     }
 
     pub(super) fn set(&self, target: &str, key: &str, value: Option<&str>) {
         let mut facts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (target.to_owned(), key.to_owned());
         match value {
-            Some(value) => facts.insert(key, value.to_owned()),
-            None => facts.remove(&key),
-        };
+            Some(value) => drop(facts.entry(target.to_owned()).or_default().insert(key.to_owned(), value.to_owned())),
+            None => drop(facts.get_mut(target).and_then(|facts| facts.remove(key))),
+        }
     }
 }
 
@@ -54,11 +57,16 @@ impl Ctx<'_> {
 
     /// Forgets a fact before what it tells is changed: a kill in between must not leave it standing.
     pub(super) async fn forget(&self, server: &GeoServer, key: &str) -> Result<()> {
-        if self.recall(server, key).is_none() {
+        self.forget_of(server.name(), key).await
+    }
+
+    /// As [`Ctx::forget`], of whatever target.
+    pub(super) async fn forget_of(&self, target: &str, key: &str) -> Result<()> {
+        if self.run.background.facts.get(target, key).is_none() {
             return Ok(());
         }
-        self.run.background.facts.set(server.name(), key, None);
-        let (target, key) = (server.name().to_owned(), key.to_owned());
+        self.run.background.facts.set(target, key, None);
+        let (target, key) = (target.to_owned(), key.to_owned());
         self.run.write(Event::Fact { target, key, value: None }).await
     }
 

@@ -114,6 +114,7 @@ impl Ctx<'_> {
             members: members.clone(),
         };
         self.layer_rules(server, &job.workspace, &job.name).await?;
+        self.forget_places_in(server, &job.workspace, &job.name).await?;
         let change = server.publish_layer_group(&group).await?;
         let end = if for_later {
             StepEnd::Skipped

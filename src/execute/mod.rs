@@ -14,6 +14,7 @@ mod groups;
 mod layer;
 mod live;
 mod metadata;
+mod places;
 mod presentation;
 mod removal;
 mod removals;

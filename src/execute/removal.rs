@@ -94,7 +94,10 @@ impl Ctx<'_> {
                 let change = match job.kind {
                     JobKind::WmsStore => server.remove_store(StoreKind::Wms, workspace, name).await?,
                     JobKind::LiveStore => server.remove_store(StoreKind::Data, workspace, name).await?,
-                    JobKind::WmsLayer => server.remove_wms_layer(workspace, job.store.as_ref(), name).await?,
+                    JobKind::WmsLayer => {
+                        self.places(server, workspace, name).forget().await?;
+                        server.remove_wms_layer(workspace, job.store.as_ref(), name).await?
+                    }
                     JobKind::LayerGroup => server.remove_layer_group(workspace, name).await?,
                     other => {
                         return Err(Error::new(ErrorKind::Bug, format!("a removal of {other} took a wrong turn"))

@@ -128,7 +128,13 @@ impl Ctx<'_> {
 
     async fn wms_layer_on(&self, server: &GeoServer, wanted: &WmsLayer) -> Result<Stepped<Change>> {
         self.layer_rules(server, &wanted.workspace, &wanted.name).await?;
-        let change = server.publish_wms_layer(wanted).await?;
+        let places = self.places(server, &wanted.workspace, &wanted.name);
+        let mut change = server.publish_wms_layer(wanted, &places).await?;
+        if places.forget().await? {
+            // Meanwhile tiles of its groups may have been drawn without it: it does not count as new.
+            self.forget(server, &Self::fact_key("tiles", &wanted.workspace, &wanted.name)).await?;
+            change = Change::Updated;
+        }
         Ok((change, super::layer::step_end(change), None))
     }
 

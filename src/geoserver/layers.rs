@@ -141,7 +141,7 @@ impl Writer<'_> {
             // Without its type a layer is not left; with another kind of resource it is not ours.
         } else {
             let failed = format!("cannot remove the layer {workspace}:{layer}");
-            if self.take_layer_out_of_groups(workspace, layer).await?.is_empty() {
+            if !self.take_layer_out_of_groups(workspace, layer).await? {
                 return Err(answer.error(&failed));
             }
             let again = self.delete_type(workspace, store, layer).await?;

@@ -29,6 +29,7 @@ mod json;
 mod layer_groups;
 mod layers;
 mod maps;
+mod places;
 mod reload;
 mod removal;
 mod secrets;
@@ -48,6 +49,7 @@ pub use feature_types::{Boxes, FeatureType, Freshness, ProjectionPolicy, SqlView
 pub use grid_sets::GridSets;
 pub use layer_groups::{LayerGroup, Member};
 pub use maps::{MapLink, MapRequest, Picture};
+pub use places::{Place, Places};
 pub use removal::StoreKind;
 pub use stores::{PostgisStore, default_store_parameters};
 pub use styles::{KeptStyle, LayerStyles, Style, StylesOutcome};

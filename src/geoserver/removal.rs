@@ -16,6 +16,7 @@ use super::Change;
 use super::client::{GeoServer, Writer, path};
 use super::json;
 use super::layer_groups::item;
+use super::places::Place;
 
 /// Which kind a store is of. Stores of all kinds share their names within a workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,14 +43,17 @@ impl StoreKind {
     }
 }
 
+/// A member of a group and its style, as they are told to GeoServer.
+pub(super) type ToldMember = (Value, Value);
+
 /// A layer group that holds some of the layers that are to go.
-pub(super) struct Group {
+struct Group {
+    workspace: Option<GeoName>,
     name: String,
-    address: String,
-    /// All members, and the style of each, as they are to be told.
-    before: Vec<(Value, Value)>,
+    /// All members.
+    before: Vec<ToldMember>,
     /// Those that stay.
-    after: Vec<(Value, Value)>,
+    after: Vec<ToldMember>,
 }
 
 impl GeoServer {
@@ -107,17 +111,40 @@ impl Writer<'_> {
         Ok(json::names(list).collect())
     }
 
-    /// Takes a layer out of its groups, and gives these back.
-    pub(super) async fn take_layer_out_of_groups(
+    /// Takes a layer out of its groups; tells whether it was in any.
+    pub(super) async fn take_layer_out_of_groups(&mut self, workspace: &GeoName, layer: &GeoName) -> Result<bool> {
+        let (layers, what) = one(workspace, layer);
+        self.take_out_of_groups(workspace, &layers, &what).await
+    }
+
+    /// Takes a layer that comes back out of its groups, once `note` has kept its places in them.
+    pub(super) async fn lift_out_of_groups<N>(
         &mut self,
         workspace: &GeoName,
         layer: &GeoName,
-    ) -> Result<Vec<Group>> {
-        let layers = BTreeSet::from([layer.to_string()]);
-        self.take_out_of_groups(workspace, &layers, &format!("the layer {workspace}:{layer}")).await
+        note: impl FnOnce(Vec<Place>) -> N,
+    ) -> Result<()>
+    where
+        N: Future<Output = Result<()>>,
+    {
+        let (layers, what) = one(workspace, layer);
+        let groups = self.groups_to_leave(workspace, &layers, &what).await?;
+        if groups.is_empty() {
+            return Ok(());
+        }
+        note(groups.iter().map(|group| Place::new(group.workspace.as_ref(), &group.name, &group.before)).collect())
+            .await?;
+        self.leave_groups(&groups, &what).await
     }
 
-    async fn take_out_of_groups(
+    async fn take_out_of_groups(&mut self, workspace: &GeoName, layers: &BTreeSet<String>, what: &str) -> Result<bool> {
+        let groups = self.groups_to_leave(workspace, layers, what).await?;
+        self.leave_groups(&groups, what).await?;
+        Ok(!groups.is_empty())
+    }
+
+    /// The groups that hold some of `layers`, and each something else as well.
+    async fn groups_to_leave(
         &mut self,
         workspace: &GeoName,
         layers: &BTreeSet<String>,
@@ -125,40 +152,42 @@ impl Writer<'_> {
     ) -> Result<Vec<Group>> {
         let groups = self.groups_with(workspace, layers).await?;
         let emptied = names(groups.iter().filter(|group| group.after.is_empty()));
-        if !emptied.is_empty() {
-            let message = format!("{what} is to go, but nothing else would be left in the layer group {emptied}");
-            return Err(Error::new(ErrorKind::GeoServer, message)
-                .subject(self.server.name())
-                .hint("remove the layer group or give it other layers first, on the master"));
+        if emptied.is_empty() {
+            return Ok(groups);
         }
-        for group in &groups {
+        let message = format!("{what} is to go, but nothing else would be left in the layer group {emptied}");
+        Err(Error::new(ErrorKind::GeoServer, message)
+            .subject(self.server.name())
+            .hint("remove the layer group or give it other layers first, on the master"))
+    }
+
+    async fn leave_groups(&mut self, groups: &[Group], what: &str) -> Result<()> {
+        for group in groups {
             let doing = format!("take {what} out of the layer group {}", group.name);
-            self.set_members(group, &group.after, &doing).await?;
+            self.set_members(group.workspace.as_ref(), &group.name, &group.after, &doing).await?;
         }
         if !groups.is_empty() {
             tracing::warn!(what, groups = names(groups.iter()), "taken out of layer groups");
         }
-        Ok(groups)
-    }
-
-    /// Puts layers that are there again back into the groups they were taken out of, in their places.
-    pub(super) async fn put_back_into_groups(&mut self, groups: &[Group]) -> Result<()> {
-        for group in groups {
-            let doing = format!("put a layer that was made anew back into the layer group {}", group.name);
-            self.set_members(group, &group.before, &doing).await?;
-        }
         Ok(())
     }
 
-    async fn set_members(&mut self, group: &Group, members: &[(Value, Value)], doing: &str) -> Result<()> {
+    /// Gives a group other members.
+    pub(super) async fn set_members(
+        &mut self,
+        workspace: Option<&GeoName>,
+        name: &str,
+        members: &[ToldMember],
+        doing: &str,
+    ) -> Result<()> {
         let (members, styles): (Vec<_>, Vec<_>) = members.iter().cloned().unzip();
         // For another number of members GeoServer wants as many styles.
         let document = json!({"layerGroup": {"publishables": {"published": members}, "styles": {"style": styles}}});
         // What is remembered of its members is no longer so.
         for groups in self.catalog.groups.values_mut() {
-            groups.entry(group.name.clone()).and_modify(|members| *members = None);
+            groups.entry(name.to_owned()).and_modify(|members| *members = None);
         }
-        self.server.put(&group.address, &document).await?.ok(doing).map(|_| ())
+        self.server.put(&item(workspace, name), &document).await?.ok(doing).map(|_| ())
     }
 
     /// The layer groups, of the workspace and global, that hold one of `layers`.
@@ -171,7 +200,7 @@ impl Writer<'_> {
         for place in [Some(workspace), None] {
             for name in self.groups_that_hold(place, |held| !held.is_group && members.contains(&held.label)).await? {
                 if let Some(group) = self.read_group(place, &name).await?.document() {
-                    holding.extend(without(group, &members, name.clone(), item(place, &name)));
+                    holding.extend(without(group, &members, place, name.clone()));
                 }
             }
         }
@@ -179,26 +208,37 @@ impl Writer<'_> {
     }
 }
 
-/// A group as it is and as it is to be without `layers`; None when it holds none of them.
-fn without(group: &Value, layers: &BTreeSet<String>, name: String, address: String) -> Option<Group> {
+/// A layer by itself, and what it is called.
+fn one(workspace: &GeoName, layer: &GeoName) -> (BTreeSet<String>, String) {
+    (BTreeSet::from([layer.to_string()]), format!("the layer {workspace}:{layer}"))
+}
+
+/// The members of a group that GeoServer shows, as they are told to it.
+pub(super) fn told_members(group: &Value) -> Vec<ToldMember> {
     let styles = json::many(&group["styles"]["style"]);
-    let (mut before, mut after) = (Vec::new(), Vec::new());
-    for (index, member) in json::many(&group["publishables"]["published"]).iter().enumerate() {
-        let label = json::text(&member["name"]);
+    let members = json::many(&group["publishables"]["published"]).iter().enumerate();
+    let told = members.map(|(index, member)| {
         // A group may have the name of a layer.
-        let is_group = member["@type"] == "layerGroup";
+        let kind = if member["@type"] == "layerGroup" { "layerGroup" } else { "layer" };
         let style = styles.get(index).map(|style| json::text(&style["name"])).unwrap_or_default();
-        let told = (
-            json!({"@type": if is_group { "layerGroup" } else { "layer" }, "name": label}),
-            // An empty one is the member's own.
-            if style.is_empty() { json!("") } else { json!({"name": style}) },
-        );
-        if is_group || !layers.contains(&label) {
-            after.push(told.clone());
-        }
-        before.push(told);
-    }
-    (after.len() < before.len()).then_some(Group { name, address, before, after })
+        // An empty one is the member's own.
+        let style = if style.is_empty() { json!("") } else { json!({"name": style}) };
+        (json!({"@type": kind, "name": json::text(&member["name"])}), style)
+    });
+    told.collect()
+}
+
+/// Whether a member is the layer of this label.
+pub(super) fn is_layer((member, _): &ToldMember, is_it: impl Fn(&str) -> bool) -> bool {
+    member["@type"] == "layer" && member["name"].as_str().is_some_and(is_it)
+}
+
+/// A group as it is and as it is to be without `layers`; None when it holds none of them.
+fn without(group: &Value, layers: &BTreeSet<String>, workspace: Option<&GeoName>, name: String) -> Option<Group> {
+    let before = told_members(group);
+    let after: Vec<ToldMember> =
+        before.iter().filter(|member| !is_layer(member, |label| layers.contains(label))).cloned().collect();
+    (after.len() < before.len()).then(|| Group { workspace: workspace.cloned(), name, before, after })
 }
 
 fn names<'a>(groups: impl Iterator<Item = &'a Group>) -> String {
@@ -218,7 +258,7 @@ mod tests {
             "styles": {"style": ["", "", {"name": "kmi:night", "href": "x"}, {"name": "line"}, ""]},
         });
         let layers: BTreeSet<String> = ["kmi:a", "kmi:c"].map(str::to_owned).into();
-        let told = without(&group, &layers, "g".into(), "address".into()).unwrap();
+        let told = without(&group, &layers, None, "g".into()).unwrap();
         assert_eq!(
             told.after,
             [
@@ -231,7 +271,7 @@ mod tests {
         assert_eq!(told.before[3].1, json!({"name": "line"}));
 
         let single = json!({"publishables": {"published": layer("kmi:a")}, "styles": {"style": ""}});
-        assert!(without(&single, &layers, "g".into(), "address".into()).unwrap().after.is_empty());
-        assert!(without(&single, &["kmi:z".to_owned()].into(), "g".into(), "address".into()).is_none());
+        assert!(without(&single, &layers, None, "g".into()).unwrap().after.is_empty());
+        assert!(without(&single, &["kmi:z".to_owned()].into(), None, "g".into()).is_none());
     }
 }

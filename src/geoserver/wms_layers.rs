@@ -8,6 +8,7 @@ use crate::name::GeoName;
 use super::answer::Answer;
 use super::client::{GeoServer, Writer, path};
 use super::fields::{has_boxes, insert_boxes, keywords, keywords_value, plain, title};
+use super::places::Places;
 use super::secrets::without_addresses;
 use super::{Boxes, Change, json};
 
@@ -16,9 +17,6 @@ const NOT_IN_CAPABILITIES: &str = "Could not find layer";
 
 /// What GeoServer says of a name that is taken, after it has found nothing else wrong.
 const NAME_TAKEN: &str = "already exists";
-
-/// The access rules of all layers.
-const RULES: &str = "security/acl/layers.json";
 
 /// What became of a layer that was sent as a new one.
 enum Tried {
@@ -69,7 +67,8 @@ impl GeoServer {
     /// access rules and its tile layer. A layer that GeoServer cannot change (because the upstream has
     /// renamed it meanwhile, or has styles without a legend) is deleted and made again at once: it keeps
     /// its access rules and its places in layer groups, but its tile layer is a new one; this counts as
-    /// created. What was told before and is not any more (boxes, keywords, reference system) stays as
+    /// created. `places` keeps those places meanwhile, and what is in there from an earlier call, which was
+    /// killed or failed, is made good by this one. What was told before and is not any more (boxes, keywords, reference system) stays as
     /// it is.
     ///
     /// # Errors
@@ -77,20 +76,11 @@ impl GeoServer {
     /// [`ErrorKind::GeoServer`] when GeoServer refuses, cannot read the upstream, or has a layer of
     /// another kind by that name; [`ErrorKind::Unreachable`] and [`ErrorKind::Denied`] as for every
     /// request.
-    pub async fn publish_wms_layer(&self, wanted: &WmsLayer) -> Result<Change> {
+    pub async fn publish_wms_layer(&self, wanted: &WmsLayer, places: &impl Places) -> Result<Change> {
         let mut writer = self.writer().await;
-        // A second round is needed only when somebody else changes the catalog meanwhile.
-        for _ in 0..2 {
-            match writer.find_wms_layer(&wanted.workspace, &wanted.name).await? {
-                Some(current) => return writer.update_wms_layer(wanted, &current).await,
-                None => {
-                    if let Some(change) = writer.create_wms_layer(wanted).await? {
-                        return Ok(change);
-                    }
-                }
-            }
-        }
-        Err(writer.is_of_another_kind(wanted))
+        let change = writer.publish_wms_layer(wanted, places).await?;
+        let back = writer.put_back_into_groups(&wanted.workspace, &wanted.name, &places.kept()).await?;
+        Ok(if change == Change::Unchanged { back } else { change })
     }
 
     /// Removes a layer of an upstream WMS, with its tile layer and its access rules. What is not there,
@@ -114,6 +104,21 @@ impl GeoServer {
 }
 
 impl Writer<'_> {
+    async fn publish_wms_layer(&mut self, wanted: &WmsLayer, places: &impl Places) -> Result<Change> {
+        // A second round is needed only when somebody else changes the catalog meanwhile.
+        for _ in 0..2 {
+            match self.find_wms_layer(&wanted.workspace, &wanted.name).await? {
+                Some(current) => return self.update_wms_layer(wanted, &current, places).await,
+                None => {
+                    if let Some(change) = self.create_wms_layer(wanted).await? {
+                        return Ok(change);
+                    }
+                }
+            }
+        }
+        Err(self.is_of_another_kind(wanted))
+    }
+
     async fn find_wms_layer(&mut self, workspace: &GeoName, name: &GeoName) -> Result<Option<Value>> {
         let address = format!("{}?quietOnNotFound=true", item(workspace, name));
         let doing = format!("read the WMS layer {workspace}:{name}");
@@ -160,7 +165,7 @@ impl Writer<'_> {
         })
     }
 
-    async fn update_wms_layer(&mut self, wanted: &WmsLayer, current: &Value) -> Result<Change> {
+    async fn update_wms_layer(&mut self, wanted: &WmsLayer, current: &Value, places: &impl Places) -> Result<Change> {
         let mut fields = differing(current, wanted);
         if fields.is_empty() {
             return Ok(Change::Unchanged);
@@ -202,7 +207,7 @@ impl Writer<'_> {
         if self.put_wms_layer(wanted, &fields).await?.is_success() {
             return Ok(Change::Updated);
         }
-        self.make_anew(wanted).await.map(|()| Change::Created)
+        self.make_anew(wanted, places).await.map(|()| Change::Created)
     }
 
     async fn put_wms_layer(&mut self, wanted: &WmsLayer, fields: &Map<String, Value>) -> Result<Answer> {
@@ -212,14 +217,14 @@ impl Writer<'_> {
     }
 
     /// Deletes a layer that GeoServer cannot change, and makes it again at once, with its access rules
-    /// in place before it and in the groups that it was in.
+    /// in place before it. The groups that it was in are then to be found in `places`.
     ///
     /// To be called when [`Self::try_wms_layer`] has found that it can be made.
-    async fn make_anew(&mut self, wanted: &WmsLayer) -> Result<()> {
+    async fn make_anew(&mut self, wanted: &WmsLayer, places: &impl Places) -> Result<()> {
         let (workspace, name) = (&wanted.workspace, &wanted.name);
         let label = format!("{workspace}:{name}");
-        let rules = self.rules_of(workspace, name).await?;
-        if !rules.is_empty() && name.as_str().contains('.') {
+        let rules = self.rules_naming(workspace.as_str(), name.as_str()).await?;
+        if !rules.can_be_posted() {
             // Such rules cannot be written over REST, and without them the layer might be open to all.
             return Err(Error::new(
                 ErrorKind::GeoServer,
@@ -228,30 +233,18 @@ impl Writer<'_> {
             .subject(format!("{} {label}", self.server.name()))
             .hint("give the layer a name without a dot on the master, or restrict its workspace instead of the layer"));
         }
-        let groups = self.take_layer_out_of_groups(workspace, name).await?;
+        self.lift_out_of_groups(workspace, name, |taken| places.keep(taken)).await?;
         let doing = format!("remove the WMS layer {label}, which GeoServer cannot change");
         self.server.delete(&format!("{}?recurse=true", item(workspace, name))).await?.ok(&doing)?;
         self.catalog.layer_gone(workspace, name);
-        if !rules.is_empty() {
-            let doing = format!("restore the access rules of {label}");
-            self.server.post(RULES, &Value::Object(rules)).await?.ok(&doing)?;
+        if rules.count() > 0 {
+            self.ensure_rules_of_layer(workspace.as_str(), name.as_str(), &rules).await?;
         }
         if let Tried::Refused(answer) = self.try_wms_layer(wanted, true).await? {
             return Err(not_created(wanted, &answer));
         }
         tracing::warn!(layer = label, "WMS layer made anew, its tiles are gone: GeoServer could not change it");
-        self.put_back_into_groups(&groups).await
-    }
-
-    /// The access rules that GeoServer drops with a layer.
-    async fn rules_of(&mut self, workspace: &GeoName, layer: &GeoName) -> Result<Map<String, Value>> {
-        let Value::Object(mut rules) = self.server.get(RULES).await?.json("read the access rules")? else {
-            return Ok(Map::new());
-        };
-        let own = format!("{workspace}.{layer}.");
-        // Dots in names are escaped with a backslash there.
-        rules.retain(|rule, _| rule.replace('\\', "").starts_with(&own));
-        Ok(rules)
+        Ok(())
     }
 
     fn is_of_another_kind(&self, wanted: &WmsLayer) -> Error {
@@ -281,10 +274,7 @@ impl Writer<'_> {
         let failed = format!("cannot remove the WMS layer {workspace}:{layer}");
         let address = format!("{}?recurse=true", item(workspace, layer));
         let mut answer = self.server.delete(&address).await?;
-        if !answer.is_success()
-            && !answer.is_missing()
-            && !self.take_layer_out_of_groups(workspace, layer).await?.is_empty()
-        {
+        if !answer.is_success() && !answer.is_missing() && self.take_layer_out_of_groups(workspace, layer).await? {
             answer = self.server.delete(&address).await?;
         }
         if !answer.is_success() && !answer.is_missing() {

@@ -1,7 +1,10 @@
 //! Layers of upstream WMS: made, changed and moved in place, healed, and removed.
 
-use borg_slave::error::ErrorKind;
-use borg_slave::geoserver::{Boxes, Change, RequestCount, WmsLayer, WmsStore};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use borg_slave::error::{ErrorKind, Result};
+use borg_slave::geoserver::{AccessRules, Boxes, Change, Place, Places, RequestCount, WmsLayer, WmsStore};
 use serde_json::{Value, json};
 
 use super::{DATA, Target, geo, target};
@@ -32,6 +35,21 @@ pub(super) fn wms_layer(t: &Target, store: &str, name: &str) -> WmsLayer {
         keywords: vec!["one, two".into(), "back\\slash".into()],
         srs: None,
         boxes: None,
+    }
+}
+
+/// Places as somebody keeps them who forgets them with the layer's publication.
+#[derive(Default)]
+pub(super) struct Kept(Mutex<Vec<Place>>);
+
+impl Places for Kept {
+    fn kept(&self) -> Vec<Place> {
+        self.0.lock().unwrap().clone()
+    }
+
+    async fn keep(&self, places: Vec<Place>) -> Result<()> {
+        self.0.lock().unwrap().extend(places);
+        Ok(())
     }
 }
 
@@ -73,7 +91,7 @@ async fn shown(t: &Target, layer: &str) -> Value {
 /// Publishes, and says what that did and with how many requests.
 async fn publish(t: &Target, layer: &WmsLayer) -> (Change, RequestCount) {
     let before = t.server.requests();
-    let change = t.server.publish_wms_layer(layer).await.unwrap();
+    let change = t.server.publish_wms_layer(layer, &Kept::default()).await.unwrap();
     (change, t.server.requests().since(before))
 }
 
@@ -177,7 +195,7 @@ async fn a_layer_that_comes_to_the_upstream_later_is_found() {
         publish(&t, &wms_layer(&t, "up", "late")).await,
         (Change::Created, RequestCount { reads: 1, writes: 3 })
     );
-    let error = t.server.publish_wms_layer(&wms_layer(&t, "up", "never")).await.unwrap_err();
+    let error = t.server.publish_wms_layer(&wms_layer(&t, "up", "never"), &Kept::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::GeoServer);
     assert!(error.paragraph().contains("as seen from GeoServer's host"), "{}", error.paragraph());
 }
@@ -187,7 +205,7 @@ async fn a_name_that_a_feature_has_is_refused_with_the_remedy() {
     let (t, _upstream) = cascade("wmskind", &["roads"]).await;
     t.lines("roads", 0.0).await;
     t.server.publish_feature_type(&t.lines_type("roads"), DATA).await.unwrap();
-    let error = t.server.publish_wms_layer(&wms_layer(&t, "up", "roads")).await.unwrap_err();
+    let error = t.server.publish_wms_layer(&wms_layer(&t, "up", "roads"), &Kept::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::GeoServer);
     let told = error.paragraph();
     assert!(told.contains("feature") && told.contains("on the master"), "{told}");
@@ -225,7 +243,7 @@ async fn an_upstream_that_fails_is_told_without_its_key() {
         WmsStore { capabilities_url: format!("{}?key=hunter2", upstream.url()), ..wms_store(&t, "up", &upstream) };
     t.server.ensure_wms_store(&store, None).await.unwrap();
     upstream.mood(Mood::Status(500));
-    let error = t.server.publish_wms_layer(&wms_layer(&t, "up", "roads")).await.unwrap_err();
+    let error = t.server.publish_wms_layer(&wms_layer(&t, "up", "roads"), &Kept::default()).await.unwrap_err();
     let told = format!("{} {error:?}", error.paragraph());
     assert!(told.contains("500") && !told.contains("hunter2"), "{told}");
     upstream.mood(Mood::Well);
@@ -286,13 +304,19 @@ async fn a_layer_with_styles_without_a_legend_is_made_anew_and_not_lost() {
     upstream.add_layer(UpstreamLayer { name: "roads".into(), styled: true, legend: false });
     let mut layer = wms_layer(&t, "up", "roads");
     publish(&t, &layer).await;
+    if t.double.is_some() {
+        // A real one's rules are those of other tests as well.
+        let w = &t.workspace;
+        let rules = format!("mode=HIDE\n*.*.r=*\n{w}.roads\\\\.night.r=ROLE_OTHER\n{w}.roads.w=ROLE_OTHER\n");
+        t.server.apply_access_rules(&AccessRules::parse(&rules).unwrap(), None).await.unwrap();
+    }
     let rule = restrict(&t, "roads").await;
     layer.title = "new".into();
 
     // While the upstream is down, the layer stays.
     t.server.refresh_wms_store(&t.workspace, &geo("up")).await.unwrap();
     upstream.mood(Mood::Status(503));
-    let error = t.server.publish_wms_layer(&layer).await.unwrap_err();
+    let error = t.server.publish_wms_layer(&layer, &Kept::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::GeoServer);
     assert_eq!(shown(&t, "roads").await["title"], wms_layer(&t, "up", "roads").title);
     upstream.mood(Mood::Well);
@@ -300,6 +324,10 @@ async fn a_layer_with_styles_without_a_legend_is_made_anew_and_not_lost() {
     assert_eq!(publish(&t, &layer).await.0, Change::Created);
     assert_eq!(shown(&t, "roads").await["title"], "new");
     assert!(is_restricted(&t, &rule).await);
+    if t.double.is_some() {
+        let rules = t.raw("GET", "security/acl/layers.json", None).await.1;
+        assert_eq!(rules.as_object().unwrap().len(), 4, "{rules}");
+    }
     assert_eq!(publish(&t, &layer).await.0, Change::Unchanged);
 
     // A layer without styles is changed in place.
@@ -311,7 +339,47 @@ async fn a_layer_with_styles_without_a_legend_is_made_anew_and_not_lost() {
 
     // A wrong native name changes nothing.
     let wrong = WmsLayer { store: geo("other"), native_name: "never".into(), ..layer.clone() };
-    let error = t.server.publish_wms_layer(&wrong).await.unwrap_err();
+    let error = t.server.publish_wms_layer(&wrong, &Kept::default()).await.unwrap_err();
     assert!(error.message().contains("never"), "{}", error.message());
     assert_eq!(publish(&t, &layer).await.0, Change::Unchanged);
+}
+
+#[tokio::test]
+async fn a_layer_that_is_made_anew_comes_back_to_its_groups_after_a_kill() {
+    let (t, upstream) = cascade("wmskill", &["other"]).await;
+    upstream.add_layer(UpstreamLayer { name: "roads".into(), styled: true, legend: false });
+    let mut layer = wms_layer(&t, "up", "roads");
+    publish(&t, &layer).await;
+    publish(&t, &wms_layer(&t, "up", "other")).await;
+    group(&t, "first", &["roads", "other"]).await;
+    group(&t, "last", &["other", "roads"]).await;
+    let kept = Arc::new(Kept::default());
+    for (title, moment) in [("new", "first"), ("newer", "last"), ("newest", "the layer")] {
+        layer.title = title.into();
+        if let Some(double) = &t.double {
+            double.delay(Duration::from_millis(60));
+        }
+        let (server, wanted, places) = (t.server.clone(), layer.clone(), Arc::clone(&kept));
+        let publishing = tokio::spawn(async move { server.publish_wms_layer(&wanted, &*places).await });
+        let is_gone = async || match moment {
+            "the layer" => t.raw("GET", "workspaces/{w}/wmslayers/roads.json", None).await.0 == 404,
+            group => members(&t, group).await == ["other"],
+        };
+        while !publishing.is_finished() && !is_gone().await {}
+        publishing.abort();
+        let _ = publishing.await;
+        if let Some(double) = &t.double {
+            double.delay(Duration::ZERO);
+            assert_eq!(members(&t, "first").await, ["other"], "killed too late for a test");
+        }
+        // What was under way ends before this does.
+        t.raw("PUT", "workspaces/{w}/wmslayers/other.json", Some(json!({"wmsLayer": {"enabled": true}}))).await;
+        // Another slave process, which knows what was kept.
+        t.server.forget().await;
+        t.server.publish_wms_layer(&layer, &*kept).await.unwrap();
+        assert_eq!(shown(&t, "roads").await["title"], title);
+        assert_eq!(members(&t, "first").await, ["roads", "other"], "{title}");
+        assert_eq!(members(&t, "last").await, ["other", "roads"], "{title}");
+        kept.0.lock().unwrap().clear();
+    }
 }

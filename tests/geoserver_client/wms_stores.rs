@@ -5,7 +5,7 @@ use borg_slave::geoserver::{Change, StoreKind, WmsStore};
 use secrecy::SecretString;
 use serde_json::json;
 
-use super::wms_layers::{group, members, wms_layer, wms_store};
+use super::wms_layers::{Kept, group, members, wms_layer, wms_store};
 use super::{Target, geo, target};
 use crate::support::upstream::{Mood, UpstreamWms};
 
@@ -57,7 +57,10 @@ async fn a_wms_store_is_written_only_when_something_differs() {
     assert_eq!(change, Change::Updated);
     assert_ne!(other, fingerprint);
     upstream.mood(Mood::Wants("bob", "other"));
-    assert_eq!(t.server.publish_wms_layer(&wms_layer(&t, "up", "roads")).await.unwrap(), Change::Created);
+    assert_eq!(
+        t.server.publish_wms_layer(&wms_layer(&t, "up", "roads"), &Kept::default()).await.unwrap(),
+        Change::Created
+    );
 
     // Without a user nothing is secret, and no memory is needed.
     upstream.mood(Mood::Well);
@@ -96,7 +99,7 @@ async fn a_wms_stores_name_may_be_taken_and_its_secrets_stay_hidden() {
 
     let store = WmsStore { name: geo("secret"), ..store };
     let (_, fingerprint) = t.server.ensure_wms_store(&store, None).await.unwrap();
-    let refused = t.server.publish_wms_layer(&wms_layer(&t, "secret", "roads")).await.unwrap_err();
+    let refused = t.server.publish_wms_layer(&wms_layer(&t, "secret", "roads"), &Kept::default()).await.unwrap_err();
     let told = format!("{store:?} {fingerprint} {error:?} {refused:?} {}", refused.paragraph());
     assert!(!told.contains("hunter2"), "{told}");
 }
@@ -110,7 +113,7 @@ async fn a_wms_store_goes_with_its_layers_but_no_group_does() {
         t.server.ensure_wms_store(&wms_store(&t, store, &upstream), None).await.unwrap();
     }
     for (store, layer) in [("up", "a"), ("up", "b"), ("other", "c")] {
-        t.server.publish_wms_layer(&wms_layer(&t, store, layer)).await.unwrap();
+        t.server.publish_wms_layer(&wms_layer(&t, store, layer), &Kept::default()).await.unwrap();
     }
     group(&t, "mixed", &["a", "c", "b"]).await;
     group(&t, "both", &["a", "b"]).await;
@@ -147,7 +150,7 @@ async fn a_postgis_store_goes_with_its_layers() {
     }
     let upstream = UpstreamWms::start(&["c"]).await;
     t.server.ensure_wms_store(&wms_store(&t, "up", &upstream), None).await.unwrap();
-    t.server.publish_wms_layer(&wms_layer(&t, "up", "c")).await.unwrap();
+    t.server.publish_wms_layer(&wms_layer(&t, "up", "c"), &Kept::default()).await.unwrap();
     group(&t, "g", &["a", "c", "b"]).await;
     assert_eq!(t.server.remove_store(StoreKind::Data, &t.workspace, &t.store).await.unwrap(), Change::Updated);
     assert_eq!(members(&t, "g").await, ["c"]);

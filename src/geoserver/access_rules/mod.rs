@@ -196,7 +196,17 @@ impl Writer<'_> {
         Ok(json::text(&document["mode"]))
     }
 
-    async fn ensure_rules_of_layer(&mut self, workspace: &str, layer: &str, rules: &AccessRules) -> Result<Change> {
+    /// The rules that GeoServer drops with a layer, as they are now.
+    pub(super) async fn rules_naming(&mut self, workspace: &str, layer: &str) -> Result<AccessRules> {
+        Ok(self.read_access_rules().await?.naming(workspace, layer))
+    }
+
+    pub(super) async fn ensure_rules_of_layer(
+        &mut self,
+        workspace: &str,
+        layer: &str,
+        rules: &AccessRules,
+    ) -> Result<Change> {
         let shown = match self.catalog.access_rules.clone() {
             Some(shown) => shown,
             None => self.read_access_rules().await?.clone(),

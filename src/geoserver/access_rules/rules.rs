@@ -22,8 +22,10 @@ pub(super) enum AccessMode {
 }
 
 impl AccessMode {
+    const ALL: [Self; 3] = [Self::Read, Self::Write, Self::Administer];
+
     pub(super) fn from_letter(letter: &str) -> Option<Self> {
-        [Self::Read, Self::Write, Self::Administer].into_iter().find(|mode| mode.letter() == letter)
+        Self::ALL.into_iter().find(|mode| mode.letter() == letter)
     }
 
     fn letter(self) -> &'static str {
@@ -268,6 +270,11 @@ impl AccessRules {
         [narrow, wide].into_iter().filter(|rules| !rules.is_empty()).collect()
     }
 
+    /// Whether GeoServer takes each of them in POST.
+    pub(in crate::geoserver) fn can_be_posted(&self) -> bool {
+        self.rules.keys().all(RuleKey::can_be_posted)
+    }
+
     pub(super) fn decide_about(&self, workspace: &str, layer: &str) -> bool {
         self.rules.keys().any(|key| key.workspace() == Some(workspace) && key.decides_about(layer))
     }
@@ -293,5 +300,18 @@ impl ShownRules {
     pub(super) fn read(document: &Value) -> Self {
         let rules = document.as_object().into_iter().flatten();
         Self { rules: rules.map(|(key, roles)| (key.clone(), Roles::from_list(&json::text(roles)))).collect() }
+    }
+
+    /// The rules that name a layer. They may be of another one where names have dots: they show alike.
+    pub(super) fn naming(&self, workspace: &str, layer: &str) -> AccessRules {
+        let keys = AccessMode::ALL.map(|mode| {
+            let place = Place::Layer(workspace.to_owned(), layer.to_owned());
+            RuleKey { place, mode }
+        });
+        let rules = keys.into_iter().filter_map(|key| {
+            let roles = self.rules.get(&key.shown())?.clone();
+            Some((key, Rule { roles, line: 0 }))
+        });
+        AccessRules { rules: rules.collect(), mode: None }
     }
 }

@@ -429,7 +429,8 @@ impl Catalog {
         let Some(layer) = self.layer(id) else { return };
         let (ws, name) = self.layer_names(layer);
         self.layers.retain(|layer| layer.id != id);
-        self.acl.retain(|rule, _| !rule.starts_with(&format!("{ws}.{name}.")));
+        let own = ["r", "w", "a"].map(|mode| format!("{ws}.{name}.{mode}"));
+        self.acl.retain(|rule, _| !own.contains(rule));
         self.gwc.drop(&format!("{ws}:{name}"));
         self.leave_groups(&Member::Layer(id));
     }
