@@ -157,7 +157,9 @@ impl ConnectOptions {
                 format!("sslmode {} needs a root certificate for the database connection", mode.as_str()),
             )
             .subject(self.address())
-            .hint("name the PEM file of the authority that signed the server's certificate"));
+            .hint(
+                "set GEOSERVER_PGSQL_SSLROOTCERT to the PEM file of the authority that signed the server's certificate",
+            ));
         }
         builder.set_verify(if verify { SslVerifyMode::PEER } else { SslVerifyMode::NONE });
         let mut connector = MakeTlsConnector::new(builder.build());

@@ -50,7 +50,7 @@ pub(super) fn connecting(error: tokio_postgres::Error, database: String) -> Erro
         return Error::new(ErrorKind::Denied, "the server's certificate is not trusted")
             .subject(database)
             .source(error)
-            .hint("check that the root certificate is the one that signed the server's, and that the certificate names the host");
+            .hint("GEOSERVER_PGSQL_SSLROOTCERT has to hold the certificate that the server's is signed with; for GEOSERVER_PGSQL_SSLMODE=verify-full it also has to name the host");
     }
     if text.contains("password missing") {
         return Error::new(ErrorKind::Denied, "the server asks for a password and none is set")

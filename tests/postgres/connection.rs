@@ -1,6 +1,10 @@
 //! Connecting: what an operator reads when it does not work.
 
+use borg_slave::config::{Place, load};
+use borg_slave::{report, wire};
+
 use super::*;
+use crate::support::postgres::{PASSWORD, ROLE};
 
 async fn preflight(options: ConnectOptions) -> Result<(), Error> {
     Database::new(options, 2, CancellationToken::new())?.preflight().await.map(|_| ())
@@ -108,6 +112,7 @@ async fn tls_is_what_its_mode_says_for_sessions_and_restores() {
             assert!(error.message().contains("certificate is not trusted"), "{}", error.paragraph());
         }
     }
+    reports_keep_to_it(&db, &cert, &other).await;
     let database =
         Database::new(with("localhost", SslMode::VerifyFull, Some(&cert)), 2, CancellationToken::new()).unwrap();
     let roads = table("roads");
@@ -115,6 +120,45 @@ async fn tls_is_what_its_mode_says_for_sessions_and_restores() {
     let file = Dump::new("roads").write(dir.path()).await;
     let archive = inspect(&file, &roads).await.unwrap();
     publish(&database, &archive, &roads, "x").await.unwrap();
+}
+
+/// What the settings of the master's database say of TLS, the same server being the master's.
+async fn reports_keep_to_it(db: &TestDatabase, cert: &Path, other: &Path) {
+    db.client().await.batch_execute(include_str!("../report/django.sql")).await.unwrap();
+    let clone = tempfile::tempdir().unwrap();
+    std::fs::create_dir(clone.path().join(".hg")).unwrap();
+    let port = db.options().port.to_string();
+    for (host, root, trouble) in [
+        ("localhost", Some(cert), None),
+        ("localhost", Some(other), Some("certificate is not trusted")),
+        ("localhost", None, Some("needs a root certificate")),
+        ("127.0.0.1", Some(cert), Some("certificate is not trusted")),
+    ] {
+        let mut settings: std::collections::BTreeMap<String, String> = [
+            ("STATE_REPOSITORY_ROOT", clone.path().to_str().unwrap()),
+            ("MASTER_PGSQL_HOST", host),
+            ("MASTER_PGSQL_PORT", &port),
+            ("MASTER_PGSQL_DATABASE", db.name()),
+            ("MASTER_PGSQL_USERNAME", ROLE),
+            ("MASTER_PGSQL_PASSWORD", PASSWORD),
+            ("MASTER_PGSQL_SSLMODE", "verify-full"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        settings.extend(root.map(|root| ("MASTER_PGSQL_SSLROOTCERT".to_owned(), root.display().to_string())));
+        let place = Place { env_file: None, working_directory: clone.path().into() };
+        let settings = load(&settings, &place).unwrap_or_else(|error| panic!("{}", error.paragraph())).settings;
+        let outcome = report::check(&wire::master(&settings).unwrap()).await;
+        match (outcome, trouble) {
+            (Ok(_), None) => {}
+            (Err(error), Some(trouble)) => {
+                assert!(error.message().contains(trouble), "{}", error.paragraph());
+                let hint = error.hint_text().unwrap();
+                assert!(hint.contains("MASTER_PGSQL_SSL") && !hint.contains("GEOSERVER"), "{}", error.paragraph());
+            }
+            (outcome, _) => panic!("{host} {root:?}: {outcome:?}"),
+        }
+    }
 }
 
 /// A self-signed certificate for `localhost`, readable by the server's user.
