@@ -1,6 +1,7 @@
 //! Jobs that fail, and a master that does not answer.
 
 use super::*;
+use crate::support::sshd::{Fate, Proxy};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_job_is_tried_again_with_growing_pauses_and_a_changed_one_at_once() {
@@ -90,25 +91,52 @@ async fn a_master_that_cannot_be_reached_is_told_of_once_and_what_is_there_is_ap
     for vcs in [Vcs::Hg, Vcs::Git] {
         let (world, roads) = world(vcs).await;
         pull_without_hook(&world);
+        // More than fits into the buffers between the two ends, so that the connection is cut while it comes in.
+        let woods = Layer::new("cadastre", "woods");
+        world.publish(&woods).await;
+        let mut state = 88_172_645_463_325_252_u64;
+        let noise = std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        });
+        let noise: Vec<u8> = noise.take(100_000).flatten().collect();
+        world.master.write("noise", noise);
+        world.commit("woods and noise");
         let port = behind_ssh(&world);
-        // A port at which nobody listens.
-        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        fs::write(&port, closed.to_string()).unwrap();
+        let proxy = Proxy::start(world.sshd.port(), [Fate::Cut(300_000)]).await;
+        world.sshd.ssh_command_via(&proxy);
+        fs::write(&port, proxy.port().to_string()).unwrap();
         let manager = Manager::start(&world);
         let mut command = world.slave_command(&["poll", "--verbose", "--interval", "1"]);
         command.env("NOTIFY_SOCKET", &manager.path);
         let daemon = Daemon { running: Running::start(command) };
+        proxy.fulfilled().await;
         manager.hears("STATUS=the master cannot be reached");
         assert_eq!(world.state(&roads.job_file())["state"], "succeeded");
-        daemon.rounds(3);
         assert_eq!(daemon.count("WARN cannot pull"), 1, "{}", daemon.running.stderr());
+        // The network is there again, and nobody tells the daemon.
+        daemon.says("the master answers again", 1);
+        becomes(&world, &woods, "succeeded");
+        for layer in [&roads, &woods] {
+            assert_eq!(world.state(&layer.job_file())["attempts"], 1);
+        }
+
+        // A port at which nobody listens.
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        fs::write(&port, closed.to_string()).unwrap();
+        manager.hears("STATUS=the master cannot be reached");
+        let rounds = daemon.count("the round ended");
+        daemon.rounds(rounds + 2);
+        assert_eq!(daemon.count("WARN cannot pull"), 2, "{}", daemon.running.stderr());
         assert!(daemon.running.stderr().contains("Connection refused"), "{}", daemon.running.stderr());
         let lakes = Layer::new("cadastre", "lakes");
         world.publish(&lakes).await;
         world.commit("lakes");
         fs::write(&port, world.sshd.port().to_string()).unwrap();
         daemon.signal(Signal::USR1);
-        daemon.says("the master answers again", 1);
+        daemon.says("the master answers again", 2);
         becomes(&world, &lakes, "succeeded");
         // The usual rhythm again.
         let rounds = daemon.count("the round ended");

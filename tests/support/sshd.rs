@@ -235,6 +235,11 @@ impl Proxy {
         Self { port: own_port, shared, acceptor }
     }
 
+    /// The port that it listens on.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Bytes that came from the server so far.
     pub(crate) fn bytes(&self) -> u64 {
         self.shared.bytes.load(Ordering::SeqCst)
