@@ -193,6 +193,9 @@ pub struct ReportArgs {
 }
 
 /// Arguments of `status`.
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// What to do instead of showing

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use borg_slave::journal::Journal;
 use borg_slave::state_repo::Vcs;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Monitor, closed_port};
 use crate::support::world::World;
@@ -18,6 +18,11 @@ fn workspace(world: &World, name: &str) {
 fn waiting(world: &World) -> usize {
     let journal = Journal::open_read_only(&world.clone.join("code/.sync_status")).unwrap().unwrap();
     journal.reports(0, 1000).unwrap().len()
+}
+
+fn json_of(world: &World, arguments: &[&str]) -> Value {
+    let outcome = world.slave(arguments).succeeded();
+    serde_json::from_str(&outcome.stdout).unwrap_or_else(|_| panic!("{}", outcome.text()))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,6 +39,13 @@ async fn reports_wait_for_a_master_that_is_down_and_come_in_later() {
     assert_eq!(waiting(&world), 2, "the newest state of the job and of the run");
     world.slave(&["status"]).succeeded().says("2 reports wait for the master").says("cannot be told since");
     world.slave(&["report"]).succeeded().says("task/workspace/publish/a").says("2 reports wait");
+    let told = json_of(&world, &["report", "--json"]);
+    assert_eq!((&told["waiting"], &told["refused"]), (&json!(2), &json!(0)), "{told}");
+    assert!(told["failure"].as_str().is_some_and(|reason| reason.contains("Connection refused")), "{told}");
+    assert!(told["since"].is_string() && told["failing_since"].is_string(), "{told}");
+    let reports = told["reports"].as_array().unwrap();
+    assert_eq!(reports.len(), 2, "{told}");
+    assert!(reports.iter().any(|report| report["subject"] == "task/workspace/publish/a"), "{told}");
     world.slave(&["report", "--flush"]).failed().says("MASTER_PGSQL_HOST");
     world.slave(&["check"]).failed().says("PROBLEM  master's database");
 
@@ -43,6 +55,10 @@ async fn reports_wait_for_a_master_that_is_down_and_come_in_later() {
     let rows = monitor.rows("select task_name, sync_succeed from monitor_tasksyncstatus").await;
     assert_eq!(rows, [r#"{"task_name":"a","sync_succeed":true}"#]);
     assert_eq!(waiting(&world), 0);
+    let told = json_of(&world, &["report", "--json"]);
+    assert_eq!((&told["waiting"], &told["since"], &told["reports"]), (&json!(0), &json!(null), &json!([])), "{told}");
+    let told = json_of(&world, &["report", "--flush", "--json"]);
+    assert_eq!((&told["delivered"], &told["refused"]), (&json!(0), &json!([])), "{told}");
     assert!(!world.slave(&["status"]).text().contains("reports"));
 }
 
@@ -92,5 +108,6 @@ async fn without_a_master_nothing_is_kept() {
     world.pull().succeeded();
     assert_eq!(waiting(&world), 0);
     world.slave(&["report"]).succeeded().says("MASTER_PGSQL_HOST is not set");
+    assert_eq!(json_of(&world, &["report", "--json"])["master"], json!(null));
     world.slave(&["report", "--flush"]).succeeded().says("MASTER_PGSQL_HOST is not set");
 }
