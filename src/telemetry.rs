@@ -7,8 +7,10 @@ use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Mutex};
 
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, reload};
 
 use crate::error::{Context, ErrorKind, Result};
 
@@ -73,24 +75,51 @@ pub fn is_coloured() -> bool {
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Starts logging; `RUST_LOG` overrides the level.
-///
-/// # Errors
-///
-/// [`ErrorKind::Bug`] when logging was started before.
-pub fn start(format: LogFormat, debug: bool, progress_is_drawn: bool) -> Result<LogWriter> {
+/// What is logged; it can change while the program runs.
+#[derive(Clone)]
+pub struct Level {
+    put: Arc<dyn Fn(EnvFilter) + Send + Sync>,
+    progress_is_drawn: bool,
+}
+
+impl Level {
+    /// From now on `debug` messages are logged, or only the usual ones; `RUST_LOG` overrides it.
+    pub fn set(&self, debug: bool) {
+        (self.put)(filter(debug, self.progress_is_drawn));
+    }
+}
+
+impl std::fmt::Debug for Level {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Level")
+    }
+}
+
+fn filter(debug: bool, progress_is_drawn: bool) -> EnvFilter {
     let level = match (debug, progress_is_drawn) {
         (true, _) => "borg_slave=debug,warn",
         (false, true) => "warn",
         (false, false) => "borg_slave=info,warn",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level))
+}
+
+/// Starts logging; `RUST_LOG` overrides the level.
+///
+/// # Errors
+///
+/// [`ErrorKind::Bug`] when logging was started before.
+pub fn start(format: LogFormat, debug: bool, progress_is_drawn: bool) -> Result<(LogWriter, Level)> {
     let writer = LogWriter::default();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(writer.clone());
-    match format {
-        LogFormat::Plain => builder.with_ansi(is_coloured()).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-    }
-    .context(ErrorKind::Bug, "logging was started twice")?;
-    Ok(writer)
+    let (wanted, handle) = reload::Layer::new(filter(debug, progress_is_drawn));
+    let registry = tracing_subscriber::registry().with(wanted);
+    let lines = tracing_subscriber::fmt::layer().with_target(false).with_writer(writer.clone());
+    let started = match format {
+        LogFormat::Plain => registry.with(lines.with_ansi(is_coloured())).try_init(),
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
+    };
+    // It fails only once there is no subscriber any more, and then there is no log.
+    let put = Arc::new(move |filter| _ = handle.reload(filter));
+    started.context(ErrorKind::Bug, "logging was started twice")?;
+    Ok((writer, Level { put, progress_is_drawn }))
 }

@@ -25,7 +25,7 @@ use self::args::{Command, Global, HookName};
 use crate::config::{self, Loaded, Place, ProcessEnv, Settings};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::state_repo::PULLED_BY_SLAVE;
-use crate::telemetry::{self, LogWriter};
+use crate::telemetry::{self, Level, LogWriter};
 
 /// Runs the program; the value is the exit status.
 #[must_use]
@@ -72,6 +72,7 @@ struct Session {
     place: Place,
     global: Global,
     log: LogWriter,
+    level: Level,
     draws: bool,
     stop: CancellationToken,
 }
@@ -82,11 +83,11 @@ impl Session {
         let place = Place { env_file: global.env_file.clone(), working_directory };
         let Loaded { settings, warnings, .. } = config::load(&ProcessEnv, &place)?;
         let draws = std::io::stderr().is_terminal() && global.log_format == telemetry::LogFormat::Plain;
-        let log = telemetry::start(global.log_format, settings.debug || global.verbose, draws)?;
+        let (log, level) = telemetry::start(global.log_format, settings.debug || global.verbose, draws)?;
         for warning in warnings {
             tracing::warn!("{warning}");
         }
-        Ok(Self { settings, place, global: global.clone(), log, draws, stop: CancellationToken::new() })
+        Ok(Self { settings, place, global: global.clone(), log, level, draws, stop: CancellationToken::new() })
     }
 
     fn run(&self, command: &Command) -> Result<u8> {

@@ -37,10 +37,12 @@ fn options(session: &Session, args: &PollArgs) -> Options {
         settings: session.settings.clone(),
         env_files: place.env_files(&session.settings.state_repository_root),
         load: Box::new(move || config::load(&ProcessEnv, &place)),
+    let (level, verbose) = (session.level.clone(), session.global.verbose);
         watcher: Box::new(move || progress::quiet_watcher(&look)),
         interval: args.interval.map(Duration::from_secs),
         pauses,
         waits: !session.global.no_wait,
+        in_force: Box::new(move |settings| level.set(settings.debug || verbose)),
         stop: session.stop.clone(),
     }
 }

@@ -47,6 +47,8 @@ pub struct Options {
     pub load: Load,
     /// Who sees each pass.
     pub watcher: Box<dyn Fn() -> Box<dyn Watcher> + Send + Sync>,
+    /// Hears of new settings that have come into force.
+    pub in_force: Box<dyn Fn(&Settings) + Send + Sync>,
     /// Pause between rounds, instead of what the settings say.
     pub interval: Option<Duration>,
     /// Pauses between the tries of a failed job; never empty.
@@ -133,6 +135,7 @@ struct Daemon {
     stop: CancellationToken,
     reload: Signal,
     poll: Signal,
+    hear_settings: Box<dyn Fn(&Settings) + Send + Sync>,
     watch: Option<Watch>,
     /// The clone as the last pass found it.
     clone_print: u64,
@@ -167,6 +170,7 @@ impl Daemon {
             reload: listen(SignalKind::hangup())?,
             poll: listen(SignalKind::user_defined1())?,
             watch: None,
+            hear_settings: options.in_force,
             clone_print: 0,
             back_off: BackOff::default(),
             unreachable_since: None,
@@ -400,6 +404,7 @@ impl Daemon {
             self.supervisor.ready();
         }
         cause
+                (self.hear_settings)(self.in_force.get());
     }
 
     /// Listens to the places that matter now.

@@ -68,6 +68,16 @@ async fn the_service_manager_is_told_and_rounds_without_change_say_nothing() {
     let heard = manager.hears("RELOADING=1");
     assert!(!heard.iter().any(|text| text.starts_with("STOPPING")), "{heard:?}");
     manager.hears("READY=1");
+    // The level of the log is a setting like others.
+    world.set("DEBUG", "true");
+    until(|| running.stderr().contains("why=Settings"), || running.stderr());
+    world.set("DEBUG", "false");
+    until(|| running.stderr().matches("new settings are in force").count() == 2, || running.stderr());
+    let said = running.stderr();
+    manager.hears("STATUS=everything is applied");
+    processes::kill(running.pid(), Signal::USR1);
+    manager.hears("STATUS=everything is applied");
+    assert_eq!(running.stderr().matches("DEBUG").count(), said.matches("DEBUG").count(), "{}", running.stderr());
     processes::kill(running.pid(), Signal::INT);
     manager.hears("STOPPING=1");
     assert_eq!(running.end(PATIENCE).code, Some(130));
