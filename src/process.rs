@@ -5,11 +5,16 @@
 //! stopped, or the future that waits for it is dropped; and the kernel ends it when this process
 //! dies, so that an orphaned `pg_restore` never races the next run. The environment that a VCS hook
 //! exports (`GIT_*`, `HG_*`) is removed unless the child must see the pending changesets.
+//!
+//! The same door leads out: [`replace_by`] puts another program in the place of this one.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::fs::File;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _};
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -344,6 +349,85 @@ fn die_with_parent(command: &mut tokio::process::Command) {
             Ok(())
         });
     }
+}
+
+/// Puts another program in the place of this one: the process and its number stay, and so do its standard streams,
+/// its working directory and its environment. `kept` stays open; [`inherited`] finds it there under the name
+/// `variable`. `arguments` begin with the name that the program is called by.
+///
+/// Comes back only when that fails, with everything as it was.
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+pub fn replace_by(program: &Path, arguments: &[OsString], variable: &str, kept: BorrowedFd<'_>) -> Error {
+    use std::os::unix::process::CommandExt as _;
+
+    let mut command = std::process::Command::new(program);
+    if let Some((name, rest)) = arguments.split_first() {
+        command.arg0(name).args(rest);
+    }
+    command.env(variable, format!("{}:{}", std::process::id(), kept.as_raw_fd()));
+    let failed = |source: std::io::Error| {
+        Error::new(ErrorKind::Process, "cannot take the place of this program")
+            .subject(program.display().to_string())
+            .source(source)
+    };
+    if let Err(error) = rustix::io::fcntl_setfd(kept, rustix::io::FdFlags::empty()) {
+        return failed(error.into());
+    }
+    // Until the new program listens, these would end it; what they ask for it does when it begins.
+    let heard = [libc::SIGHUP, libc::SIGUSR1].map(|signal| (signal, Disposition::ignore(signal)));
+    let source = command.exec();
+    for (signal, before) in heard {
+        before.restore(signal);
+    }
+    let _ = rustix::io::fcntl_setfd(kept, rustix::io::FdFlags::CLOEXEC);
+    failed(source)
+}
+
+/// What a signal does to this process.
+struct Disposition(libc::sigaction);
+
+impl Disposition {
+    /// Lets a signal do nothing; says what it did before.
+    #[expect(unsafe_code, reason = "only the kernel's interface tells a new program to ignore a signal")]
+    fn ignore(signal: libc::c_int) -> Self {
+        // SAFETY: all-zero bytes are a valid sigaction (no handler, empty mask), both structures live as long as the
+        // call, and no code of ours runs in a handler.
+        unsafe {
+            let mut ignore: libc::sigaction = std::mem::zeroed();
+            let mut before: libc::sigaction = std::mem::zeroed();
+            ignore.sa_sigaction = libc::SIG_IGN;
+            libc::sigaction(signal, &raw const ignore, &raw mut before);
+            Self(before)
+        }
+    }
+
+    #[expect(unsafe_code, reason = "puts back what `ignore` has taken away")]
+    fn restore(self, signal: libc::c_int) {
+        // SAFETY: the structure is the one that the kernel has filled.
+        unsafe {
+            libc::sigaction(signal, &raw const self.0, std::ptr::null_mut());
+        }
+    }
+}
+
+/// The file that [`replace_by`] has kept open for this program, if it was started so.
+#[must_use]
+#[expect(unsafe_code, reason = "a number that an environment variable names becomes an open file")]
+pub fn inherited(variable: &str) -> Option<File> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    let value = std::env::var(variable).ok()?;
+    let (pid, number) = value.split_once(':')?;
+    let number: i32 = number.parse().ok()?;
+    // A child has the variable too, but neither this process's number nor the file.
+    let is_ours = pid.parse() == Ok(std::process::id()) && number > 2;
+    if !is_ours || TAKEN.swap(true, Ordering::Relaxed) || !Path::new(&format!("/proc/self/fd/{number}")).exists() {
+        return None;
+    }
+    // SAFETY: `replace_by`, in this very process, has left this number open for nobody but the caller, who is the
+    // first and only one.
+    let file = unsafe { File::from_raw_fd(number) };
+    rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::CLOEXEC).ok()?;
+    Some(file)
 }
 
 /// Which of `names` a VCS hook exports and a child must not inherit.

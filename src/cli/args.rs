@@ -159,6 +159,9 @@ pub struct PollArgs {
     /// Seconds between rounds [default: POLL_INTERVAL]
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=604_800))]
     pub interval: Option<u64>,
+    /// Only look whether the daemon could begin: a new program is asked so before it takes the place of an old one
+    #[arg(long, hide = true)]
+    pub can_start: bool,
     /// Milliseconds between the tries of a failed job, the last one for ever
     #[arg(long, value_name = "MS", value_delimiter = ',', hide = true)]
     pub retry_pauses: Vec<u64>,
@@ -190,12 +193,12 @@ pub struct ReportArgs {
     /// Deliver now
     #[arg(long)]
     pub flush: bool,
-}
-
-/// Arguments of `status`.
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `status`.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// What to do instead of showing

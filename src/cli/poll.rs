@@ -9,6 +9,10 @@ use crate::daemon::{self, Once, Options, RETRY_PAUSES};
 use crate::error::{ErrorKind, Result};
 
 pub(super) async fn run(session: &Session, args: &PollArgs) -> Result<u8> {
+    if args.can_start {
+        crate::wire::read_filters(&mut session.settings.clone())?;
+        return Ok(exit::APPLIED);
+    }
     let options = options(session, args);
     if args.once {
         return Ok(match daemon::once(options).await? {
@@ -33,16 +37,16 @@ fn options(session: &Session, args: &PollArgs) -> Options {
         given => given.iter().copied().map(Duration::from_millis).collect(),
     };
     let look = progress::Look::of(session);
+    let (level, verbose) = (session.level.clone(), session.global.verbose);
     Options {
         settings: session.settings.clone(),
         env_files: place.env_files(&session.settings.state_repository_root),
         load: Box::new(move || config::load(&ProcessEnv, &place)),
-    let (level, verbose) = (session.level.clone(), session.global.verbose);
+        in_force: Box::new(move |settings| level.set(settings.debug || verbose)),
         watcher: Box::new(move || progress::quiet_watcher(&look)),
         interval: args.interval.map(Duration::from_secs),
         pauses,
         waits: !session.global.no_wait,
-        in_force: Box::new(move |settings| level.set(settings.debug || verbose)),
         stop: session.stop.clone(),
     }
 }

@@ -31,6 +31,8 @@ impl Settings {
             (v::STATE_REPOSITORY_ROOT.name, path(&self.state_repository_root)),
             (v::STATE_BRANCH.name, optional(self.state_branch.as_ref())),
             (v::CODE_BRANCH.name, optional(self.code_branch.as_ref())),
+            (v::CODE_PATH.name, optional(self.code_path.as_deref().map(path))),
+            (v::CODE_BUILD.name, command(&self.code_build)),
             (v::BORG_SSH.name, command(&self.borg_ssh)),
             (v::BORG_STATE_SSH.name, command(&self.state_ssh)),
             (v::BORGCOLLECTOR_SSH.name, command(&self.file_ssh)),

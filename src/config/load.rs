@@ -131,6 +131,8 @@ fn settings(values: &mut Values, root: PathBuf) -> Option<Settings> {
     let slave_name = slave_name(values);
     let state_branch = branch(values, &v::STATE_BRANCH);
     let code_branch = branch(values, &v::CODE_BRANCH);
+    let code_path = values.text(&v::CODE_PATH).map(|given| root.join(given));
+    let code_build = values.command(&v::CODE_BUILD);
     let sync_server = load_servers::sync_server(values);
     let borg_ssh = values.command(&v::BORG_SSH);
     let state_ssh = values.command(&v::BORG_STATE_SSH).or_else(|| borg_ssh.clone());
@@ -180,6 +182,8 @@ fn settings(values: &mut Values, root: PathBuf) -> Option<Settings> {
         state_repository_root: root,
         state_branch,
         code_branch,
+        code_path,
+        code_build: code_build?,
         sync_server,
         master,
         skip,

@@ -26,6 +26,7 @@ pub use fastly::Fastly;
 pub use filter_source::FilterSource;
 pub use load::{Loaded, load};
 pub use place::Place;
+pub(crate) use place::is_own_checkout;
 pub use settings::{
     DatabaseSettings, Filters, GeoServerSettings, HookOnFailure, Limits, Settings, Skip, SslMode, SyncServer,
 };

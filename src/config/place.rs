@@ -58,7 +58,8 @@ fn is_git_directory_of_clone(dir: &Path) -> bool {
     dir.file_name().is_some_and(|name| name == ".git")
 }
 
-fn is_own_checkout(dir: &Path) -> bool {
+/// Whether `dir` holds the source of this program.
+pub(crate) fn is_own_checkout(dir: &Path) -> bool {
     std::fs::read_to_string(dir.join("Cargo.toml")).is_ok_and(|manifest| {
         manifest.lines().any(|line| line.replace(char::is_whitespace, "") == r#"name="borg-slave""#)
     })

@@ -23,6 +23,10 @@ pub struct Settings {
     pub sync_server: Option<SyncServer>,
     /// Branch of the program's own checkout that is brought up to date before each poll round.
     pub code_branch: Option<String>,
+    /// That checkout, absolute; found by the daemon when not set.
+    pub code_path: Option<PathBuf>,
+    /// Command that builds the program there, program first.
+    pub code_build: Vec<String>,
     /// SSH command as set by `BORG_SSH`, program first.
     pub borg_ssh: Vec<String>,
     /// SSH command for the state repository, program first.

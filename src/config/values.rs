@@ -192,7 +192,7 @@ impl Values {
 
     /// Reads a command line, split as a shell would split it.
     pub(super) fn command(&mut self, variable: &Variable) -> Option<Vec<String>> {
-        self.read(variable, "a command such as `ssh -i /etc/id_rsa_borg -o BatchMode=yes`", |text| {
+        self.read(variable, &format!("a command such as `{}`", variable.example), |text| {
             let words = shell_words::split(text).map_err(|_| "has a quote that is not closed".to_owned())?;
             match words.first() {
                 Some(program) if !program.is_empty() && !program.starts_with('-') => Ok(words),

@@ -96,6 +96,10 @@ variables! {
             "branch to pull";
         CODE_BRANCH: Nothing, "main",
             "branch of the program's own checkout; brought up to date before each poll round";
+        CODE_PATH: Computed("the checkout that holds the running program's file, else `code` in the clone"), "/opt/borg-slave",
+            "the program's own checkout (Git), for CODE_BRANCH; a relative path counts from the clone";
+        CODE_BUILD: Literal("cargo build --release --locked"), "make install",
+            "command that builds the program in CODE_PATH once CODE_BRANCH has moved, split as a shell would split it; one hour at most";
     }
     "Files and SSH" {
         BORG_SSH: Literal("ssh -i /etc/id_rsa_borg -o StrictHostKeyChecking=no -o KeepAlive=yes -o ServerAliveInterval=30 -o ConnectTimeout=3600 -o ConnectionAttempts=5"), "ssh -i /etc/id_rsa_borg -o BatchMode=yes -o ConnectTimeout=10",

@@ -4,6 +4,7 @@
 //! changesets into the clone, when the settings have changed, and on `SIGUSR1`. While a round runs, the
 //! daemon listens on: settings are checked at once and are in force from the next round on.
 
+mod code;
 mod round;
 mod schedule;
 mod settings;
@@ -18,6 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::code::{Code, LOCK_VARIABLE};
 use self::round::{Outcome, Round};
 pub use self::schedule::RETRY_PAUSES;
 use self::schedule::{BackOff, Told, until};
@@ -45,10 +47,10 @@ pub struct Options {
     pub env_files: Vec<PathBuf>,
     /// Reads the settings again.
     pub load: Load,
-    /// Who sees each pass.
-    pub watcher: Box<dyn Fn() -> Box<dyn Watcher> + Send + Sync>,
     /// Hears of new settings that have come into force.
     pub in_force: Box<dyn Fn(&Settings) + Send + Sync>,
+    /// Who sees each pass.
+    pub watcher: Box<dyn Fn() -> Box<dyn Watcher> + Send + Sync>,
     /// Pause between rounds, instead of what the settings say.
     pub interval: Option<Duration>,
     /// Pauses between the tries of a failed job; never empty.
@@ -100,8 +102,10 @@ pub async fn run(options: Options) -> Result<()> {
     };
     let wait = if options.waits { Wait::Yes(&mut tell) } else { Wait::No };
     // It stays with this process, so that two daemons never pull in turn.
-    let _lock = RunLock::acquire_for_daemon(&options.settings.sync_status_path, wait, &options.stop).await?;
-    let mut daemon = Daemon::begin(options, supervisor)?;
+    let inherited = crate::process::inherited(LOCK_VARIABLE);
+    let dir = &options.settings.sync_status_path;
+    let lock = RunLock::acquire_for_daemon(dir, inherited, wait, &options.stop).await?;
+    let mut daemon = Daemon::begin(options, supervisor, Code::new(lock))?;
     daemon.supervisor.keep_watchdog_content();
     daemon.serve().await;
     daemon.supervisor.stopping();
@@ -128,14 +132,16 @@ enum Cause {
 
 struct Daemon {
     supervisor: Supervisor,
+    /// The program itself; a round that is under way has it.
+    code: Option<Code>,
     in_force: InForce,
+    hear_settings: Box<dyn Fn(&Settings) + Send + Sync>,
     watcher: Box<dyn Fn() -> Box<dyn Watcher> + Send + Sync>,
     interval: Option<Duration>,
     pauses: Vec<Duration>,
     stop: CancellationToken,
     reload: Signal,
     poll: Signal,
-    hear_settings: Box<dyn Fn(&Settings) + Send + Sync>,
     watch: Option<Watch>,
     /// The clone as the last pass found it.
     clone_print: u64,
@@ -157,12 +163,14 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn begin(options: Options, supervisor: Supervisor) -> Result<Self> {
+    fn begin(options: Options, supervisor: Supervisor, code: Code) -> Result<Self> {
         let listen = |kind| signal(kind).context(ErrorKind::Io, "cannot listen for signals");
         let now = Instant::now();
         Ok(Self {
             supervisor,
+            code: Some(code),
             in_force: InForce::begin(options.settings, options.env_files, options.load)?,
+            hear_settings: options.in_force,
             watcher: options.watcher,
             interval: options.interval,
             pauses: options.pauses,
@@ -170,7 +178,6 @@ impl Daemon {
             reload: listen(SignalKind::hangup())?,
             poll: listen(SignalKind::user_defined1())?,
             watch: None,
-            hear_settings: options.in_force,
             clone_print: 0,
             back_off: BackOff::default(),
             unreachable_since: None,
@@ -237,19 +244,27 @@ impl Daemon {
         self.filters_changed = false;
         let filtered_again = round.filtered_again;
         let leaves_loose_ends = round.patience.leave_loose_ends;
-        let mut running = Box::pin(round.run((self.watcher)()));
+        let (mut code, supervisor, watcher) = (self.code.take(), self.supervisor.clone(), (self.watcher)());
+        let mut running = Box::pin(async move {
+            if let Some(code) = code.as_mut().filter(|_| round.pulls) {
+                code.follow(&round.settings, &supervisor, &round.stop).await;
+                supervisor.status("a round is under way");
+            }
+            (round.run(watcher).await, code)
+        });
         self.supervisor.status("a round is under way");
         self.supervisor.ready();
         let mut wanted = None;
-        let outcome = loop {
+        let (outcome, code) = loop {
             tokio::select! {
-                outcome = &mut running => break outcome,
+                ended = &mut running => break ended,
                 _ = self.reload.recv() => wanted = self.settings_changed(true).or(wanted),
                 _ = self.poll.recv() => wanted = wanted.or(Some(Cause::Signal)),
                 () = settled(self.watch.as_ref()) => wanted = self.settings_changed(false).or(wanted),
             }
         };
         drop(running);
+        self.code = code;
         self.clone_print = outcome.clone_print;
         self.settings_stand = wanted != Some(Cause::Settings) && (self.settings_stand || outcome.pass.is_ok());
         // What it was to look at again, it has not.
@@ -335,6 +350,10 @@ impl Daemon {
             Some(_) => format!("the master cannot be reached; {status}"),
             None => status,
         };
+        let status = match self.code.as_ref().and_then(Code::complaint) {
+            Some(complaint) => format!("{status}; {complaint}"),
+            None => status,
+        };
         self.supervisor.status(&status);
         if self.last_sign.elapsed() >= SIGN_OF_LIFE {
             self.last_sign = now;
@@ -385,6 +404,7 @@ impl Daemon {
             }
             Look::New { warnings, filters } => {
                 self.filters_changed |= filters;
+                (self.hear_settings)(self.in_force.get());
                 for warning in warnings {
                     tracing::warn!("{warning}");
                 }
@@ -404,7 +424,6 @@ impl Daemon {
             self.supervisor.ready();
         }
         cause
-                (self.hear_settings)(self.in_force.get());
     }
 
     /// Listens to the places that matter now.

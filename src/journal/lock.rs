@@ -3,6 +3,8 @@
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -69,35 +71,38 @@ impl RunLock {
     /// [`ErrorKind::Busy`] when another run has it and `wait` says no; [`ErrorKind::Stopped`] when
     /// `stop` is cancelled while waiting; [`ErrorKind::Io`] when the file cannot be opened or locked.
     pub async fn acquire(dir: &Path, what: &str, wait: Wait<'_>, stop: &CancellationToken) -> Result<Self> {
-        Self::acquire_file(dir, FILE_NAME, what, wait, stop).await
+        let path = dir.join(FILE_NAME);
+        Self::acquire_file(open(dir, &path)?, &path, what, wait, stop).await
     }
 
     /// Takes the right to be the daemon of the status directory `dir`. It does not keep others from running.
+    /// `inherited` is the lock file as the program that this process was before has left it open: then the right
+    /// was never given back.
     ///
     /// # Errors
     ///
     /// As [`RunLock::acquire`].
-    pub async fn acquire_for_daemon(dir: &Path, wait: Wait<'_>, stop: &CancellationToken) -> Result<Self> {
-        Self::acquire_file(dir, DAEMON_FILE_NAME, "poll", wait, stop).await
+    pub async fn acquire_for_daemon(
+        dir: &Path,
+        inherited: Option<File>,
+        wait: Wait<'_>,
+        stop: &CancellationToken,
+    ) -> Result<Self> {
+        let path = dir.join(DAEMON_FILE_NAME);
+        let file = match inherited.filter(|file| is_same_file(file, &path)) {
+            Some(file) => file,
+            None => open(dir, &path)?,
+        };
+        Self::acquire_file(file, &path, "poll", wait, stop).await
     }
 
     async fn acquire_file(
-        dir: &Path,
-        name: &str,
+        mut file: File,
+        path: &Path,
         what: &str,
         mut wait: Wait<'_>,
         stop: &CancellationToken,
     ) -> Result<Self> {
-        std::fs::create_dir_all(dir)
-            .map_err(|source| io_error(dir, "cannot make the status directory (SYNC_STATUS_PATH)", source))?;
-        let path = dir.join(name);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(|source| io_error(&path, "cannot open the run lock", source))?;
         let started = Instant::now();
         let mut pause = Duration::from_millis(2);
         let mut is_told = false;
@@ -105,12 +110,12 @@ impl RunLock {
             match file.try_lock() {
                 Ok(()) => break,
                 Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(source)) => return Err(cannot_lock(&path, source)),
+                Err(TryLockError::Error(source)) => return Err(cannot_lock(path, source)),
             }
             if !is_told && started.elapsed() >= GRACE {
                 let holder = Holder::read(&mut file);
                 match &mut wait {
-                    Wait::No => return Err(busy(&path, &holder)),
+                    Wait::No => return Err(busy(path, &holder)),
                     Wait::Yes(tell) => tell(&holder),
                 }
                 is_told = true;
@@ -126,7 +131,7 @@ impl RunLock {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
         let holder = Holder { pid: Some(std::process::id()), what: what.to_owned(), started: Some(Timestamp::now()) };
-        holder.write(&mut file).map_err(|source| io_error(&path, "cannot write to the run lock", source))?;
+        holder.write(&mut file).map_err(|source| io_error(path, "cannot write to the run lock", source))?;
         Ok(Self { file })
     }
 
@@ -148,6 +153,26 @@ impl RunLock {
             Err(TryLockError::Error(source)) => Err(cannot_lock(&path, source)),
         }
     }
+}
+
+impl AsFd for RunLock {
+    /// The locked file: a process that has it open keeps the lock.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+fn open(dir: &Path, path: &Path) -> Result<File> {
+    std::fs::create_dir_all(dir)
+        .map_err(|source| io_error(dir, "cannot make the status directory (SYNC_STATUS_PATH)", source))?;
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    file.map_err(|source| io_error(path, "cannot open the run lock", source))
+}
+
+fn is_same_file(file: &File, path: &Path) -> bool {
+    let identity = |about: std::io::Result<std::fs::Metadata>| about.ok().map(|about| (about.dev(), about.ino()));
+    let known = identity(file.metadata());
+    known.is_some() && known == identity(std::fs::metadata(path))
 }
 
 impl Drop for RunLock {

@@ -193,7 +193,7 @@ pub(super) fn too_slow(root: &Path, doing: &str, limit: Duration, source: Error)
 ///
 /// Of an SSH URL the user stays, which is no secret and helps; of others all of `user:password` goes, because
 /// a token may stand alone where the user would.
-pub(super) fn mask_credentials(text: &str) -> String {
+pub(crate) fn mask_credentials(text: &str) -> String {
     let mut masked = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("://") {

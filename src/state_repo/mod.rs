@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind, Result, io_error};
 
+pub(crate) use complaint::mask_credentials;
 pub use git::GitRepo;
 pub use hg::HgRepo;
 use hook_input::HookEnv;

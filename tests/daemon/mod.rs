@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests act as an operator does")]
 
+mod code;
 mod failing;
 mod life;
 mod settings;

@@ -75,6 +75,7 @@ fn nothing_set_gives_the_documented_defaults() {
     DEBUG=false
     ROLLBACK=false
     STATE_REPOSITORY_ROOT=<clone>
+    CODE_BUILD=cargo build --release --locked
     BORG_SSH=ssh -i /etc/id_rsa_borg -o StrictHostKeyChecking=no -o KeepAlive=yes -o ServerAliveInterval=30 -o ConnectTimeout=3600 -o ConnectionAttempts=5
     BORG_STATE_SSH=ssh -i /etc/id_rsa_borg -o StrictHostKeyChecking=no -o KeepAlive=yes -o ServerAliveInterval=30 -o ConnectTimeout=3600 -o ConnectionAttempts=5
     BORGCOLLECTOR_SSH=ssh -i /etc/id_rsa_borg -o StrictHostKeyChecking=no -o KeepAlive=yes -o ServerAliveInterval=30 -o ConnectTimeout=3600 -o ConnectionAttempts=5
@@ -138,7 +139,7 @@ fn all_problems_are_told_together() {
     Error: 14 settings cannot be used:
       HOOK_ON_FAILURE (<clone>/.env:3): a value with spaces stands in single quotes: NAME='a value'
       SYNC_SERVER (environment): "-oProxyCommand=x@host" is not user@host; allowed: user@host
-      BORG_SSH (environment): "ssh -i 'key" has a quote that is not closed; allowed: a command such as `ssh -i /etc/id_rsa_borg -o BatchMode=yes`
+      BORG_SSH (environment): "ssh -i 'key" has a quote that is not closed; allowed: a command such as `ssh -i /etc/id_rsa_borg -o BatchMode=yes -o ConnectTimeout=10`
       GEOSERVER_URL (environment): "ftp://(hidden)@gs/geoserver" is neither http nor https; allowed: http(s)://host[:port]/path, several joined by commas
       GEOSERVER_URL (environment): "http://gs/geoserver/rest" ends in /rest; the address of GeoServer itself ends before that; allowed: http(s)://host[:port]/path, several joined by commas
       GEOSERVER_DATASTORE_NAMESPACE (environment): "store" has no `{}`, so that all workspaces would get the same; allowed: a text with `{}` where the workspace goes
