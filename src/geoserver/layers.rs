@@ -129,29 +129,39 @@ impl Writer<'_> {
         private_styles: &[String],
     ) -> Result<(Change, Vec<KeptStyle>)> {
         self.catalog.layers.remove(&(workspace.clone(), layer.clone()));
-        self.catalog.layer_gone(workspace, layer);
         if let Some(names) = self.catalog.feature_types.get_mut(&(workspace.clone(), store.clone())) {
             names.remove(layer.as_str());
         }
-        let answer = self.delete_type(workspace, store, layer).await?;
-        let mut change = Change::Unchanged;
-        if answer.is_success() {
-            change = Change::Updated;
-        } else if answer.is_missing() {
-            // Without its type a layer is not left; with another kind of resource it is not ours.
-        } else {
-            let failed = format!("cannot remove the layer {workspace}:{layer}");
-            if !self.take_layer_out_of_groups(workspace, layer).await? {
-                return Err(answer.error(&failed));
-            }
-            let again = self.delete_type(workspace, store, layer).await?;
-            if !again.is_success() && !again.is_missing() {
-                return Err(again.error(&failed));
-            }
-            change = Change::Updated;
+        let closed = self.close_type(workspace, store, layer.as_str()).await?;
+        self.catalog.layer_gone(workspace, layer);
+        let removed = self.remove_type(workspace, store, layer).await;
+        if let (Err(_), Some(address)) = (&removed, closed) {
+            self.open_type(&address).await;
         }
+        let change = removed?;
         let (removed, kept) = self.remove_styles(workspace, private_styles.iter()).await?;
         Ok((change.max(removed), kept))
+    }
+
+    /// Deletes the type and its layer, out of its groups if need be.
+    async fn remove_type(&mut self, workspace: &GeoName, store: &GeoName, layer: &GeoName) -> Result<Change> {
+        let answer = self.delete_type(workspace, store, layer).await?;
+        if answer.is_success() {
+            return Ok(Change::Updated);
+        }
+        if answer.is_missing() {
+            // Without its type a layer is not left; with another kind of resource it is not ours.
+            return Ok(Change::Unchanged);
+        }
+        let failed = format!("cannot remove the layer {workspace}:{layer}");
+        if !self.take_layer_out_of_groups(workspace, layer).await? {
+            return Err(answer.error(&failed));
+        }
+        let again = self.delete_type(workspace, store, layer).await?;
+        if !again.is_success() && !again.is_missing() {
+            return Err(again.error(&failed));
+        }
+        Ok(Change::Updated)
     }
 }
 

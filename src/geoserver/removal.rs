@@ -4,6 +4,11 @@
 //! way out: that of a layer refuses the first time when the layer is a cascaded one, that of a store
 //! takes some layers out of their groups before it refuses, and both delete a group that they take
 //! the last layer from. So layers are taken out of their groups here, before anything is deleted.
+//!
+//! It also deletes one after the other a layer, the access rules of the layer, and the feature type.
+//! In between WFS serves the type to whom the next wider rule lets in: clients that asked without a
+//! pause got features in 2.26 and 2.18. It serves none that is disabled; so a type whose layer has
+//! rules of its own is disabled before it is deleted.
 
 use std::collections::BTreeSet;
 
@@ -87,9 +92,26 @@ impl Writer<'_> {
         }
         let layers = self.layers_of(kind, workspace, store).await?;
         self.take_out_of_groups(workspace, &layers, &format!("the store {workspace}:{store}")).await?;
-        let answer = self.server.delete(&format!("{item}?recurse=true")).await?;
-        if !answer.is_missing() {
-            answer.ok(&format!("remove the store {workspace}:{store}"))?;
+        let mut closed = Vec::new();
+        let deleted = async {
+            if kind == StoreKind::Data {
+                for layer in &layers {
+                    closed.extend(self.close_type(workspace, store, layer).await?);
+                }
+            }
+            let answer = self.server.delete(&format!("{item}?recurse=true")).await?;
+            if answer.is_missing() {
+                Ok(())
+            } else {
+                answer.ok(&format!("remove the store {workspace}:{store}")).map(|_| ())
+            }
+        }
+        .await;
+        if let Err(error) = deleted {
+            for address in closed {
+                self.open_type(&address).await;
+            }
+            return Err(error);
         }
         for layer in &layers {
             if let Ok(layer) = GeoName::new("layer", layer.as_str()) {
@@ -109,6 +131,40 @@ impl Writer<'_> {
             StoreKind::Wms => &document["wmsLayers"]["wmsLayer"],
         };
         Ok(json::names(list).collect())
+    }
+
+    /// Disables a type whose layer has access rules of its own, before it is deleted. Gives its address
+    /// when it was enabled: when the deletion fails, it is to be opened again.
+    pub(super) async fn close_type(
+        &mut self,
+        workspace: &GeoName,
+        store: &GeoName,
+        layer: &str,
+    ) -> Result<Option<String>> {
+        if !self.has_rules_of_its_own(workspace.as_str(), layer).await? {
+            return Ok(None);
+        }
+        let segments = ["workspaces", workspace.as_str(), "datastores", store.as_str(), "featuretypes", layer];
+        let address = path(&segments, "json");
+        // Answers an error when its columns cannot be read; then WFS has nothing to serve.
+        let answer = self.server.get(&format!("{address}?quietOnNotFound=true")).await?;
+        if !answer.is_success() {
+            return Ok(None);
+        }
+        let doing = format!("close the layer {workspace}:{layer} before it is removed");
+        if answer.json(&doing)?["featureType"]["enabled"] == false {
+            return Ok(None);
+        }
+        self.server.put(&address, &json!({"featureType": {"enabled": false}})).await?.ok(&doing)?;
+        Ok(Some(address))
+    }
+
+    /// Enables a type that is not deleted after all. Whoever calls has an error to tell already.
+    pub(super) async fn open_type(&mut self, address: &str) {
+        let opened = self.server.put(address, &json!({"featureType": {"enabled": true}})).await;
+        if let Err(error) = opened.and_then(|answer| answer.ok("open the layer that was not removed").map(|_| ())) {
+            tracing::warn!(reason = %error.one_line(), "a layer that was to be removed stays disabled");
+        }
     }
 
     /// Takes a layer out of its groups; tells whether it was in any.

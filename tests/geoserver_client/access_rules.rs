@@ -66,7 +66,7 @@ impl Rules {
     }
 }
 
-/// Asks as nobody in particular for a map, features and the list of layers, over and over.
+/// Asks as nobody in particular for a map, features, the list of layers and tiles, over and over.
 struct Strangers {
     stop: Arc<AtomicBool>,
     asked: watch::Sender<usize>,
@@ -114,6 +114,9 @@ impl Strangers {
     }
 }
 
+/// All that [`look`] finds of an open layer.
+const EVERY_WAY: [&str; 5] = ["map", "features", "list", "tile", "wmts tile"];
+
 /// In which ways somebody without an account gets at a layer.
 async fn look(t: &Target, layer: &str) -> Vec<String> {
     look_with(&stranger(), &t.url, t.workspace.as_str(), layer).await
@@ -138,13 +141,28 @@ async fn look_with(http: &reqwest::Client, url: &str, workspace: &str, layer: &s
             format!("wfs?service=WFS&version=2.0.0&request=GetFeature&typeNames={workspace}:{layer}&resultType=hits"),
         ),
         ("list", "wms?service=WMS&version=1.1.1&request=GetCapabilities".to_owned()),
+        (
+            "tile",
+            format!(
+                "gwc/service/wms?service=WMS&version=1.1.1&request=GetMap&layers={workspace}:{layer}&styles=&\
+                 bbox=90,-90,180,0&width=256&height=256&srs=EPSG:4326&format=image/png"
+            ),
+        ),
+        (
+            "wmts tile",
+            format!(
+                "gwc/service/wmts?service=WMTS&version=1.0.0&request=GetTile&layer={workspace}:{layer}&style=&\
+                 tilematrixset=EPSG:4326&tilematrix=EPSG:4326:1&tilerow=1&tilecol=3&format=image/png"
+            ),
+        ),
     ] {
-        let answer = http.get(format!("{url}/{workspace}/{query}")).send().await.unwrap();
+        let place = if query.starts_with("gwc") { url.to_owned() } else { format!("{url}/{workspace}") };
+        let answer = http.get(format!("{place}/{query}")).send().await.unwrap();
         let is_image = answer.headers().get("content-type").is_some_and(|kind| kind == "image/png");
         let body = answer.bytes().await.unwrap();
         let body = String::from_utf8_lossy(&body);
         let is_open = match way {
-            "map" => is_image,
+            "map" | "tile" | "wmts tile" => is_image,
             "features" => body.contains("numberMatched="),
             _ => body.contains(&format!("<Name>{layer}</Name>")),
         };
@@ -212,7 +230,7 @@ async fn a_closed_layer_stays_closed_at_every_moment_of_many_changes() {
     ];
     r.apply(files[0]).await.unwrap();
     let t = &r.t;
-    assert_eq!(look(t, "tracks").await, ["map", "features", "list"]);
+    assert_eq!(look(t, "tracks").await, EVERY_WAY);
     let strangers = Strangers::start(t, "roads");
     for text in files.iter().cycle().skip(1).take(12) {
         assert_eq!(r.apply(text).await.unwrap(), Change::Updated, "{text}");
@@ -222,9 +240,9 @@ async fn a_closed_layer_stays_closed_at_every_moment_of_many_changes() {
     assert_eq!(seen, Vec::<String>::new(), "of {asked} times");
     assert!(asked > 50, "{asked}");
     assert_eq!(r.apply(files[0]).await.unwrap(), Change::Unchanged, "twelve changes end with the first file");
-    assert_eq!(look(t, "tracks").await, ["map", "features", "list"]);
+    assert_eq!(look(t, "tracks").await, EVERY_WAY);
     r.apply(START).await.unwrap();
-    assert_eq!(look(t, "roads").await, ["map", "features", "list"]);
+    assert_eq!(look(t, "roads").await, EVERY_WAY);
 }
 
 #[tokio::test]
@@ -271,7 +289,7 @@ async fn rules_of_a_workspace_and_of_names_with_dots_are_put_back_too() {
     strangers.go_on().await;
     let (seen, _) = strangers.end().await;
     assert_eq!(seen, Vec::<String>::new(), "the workspace opens after the layer in it is closed");
-    assert_eq!(look(t, "tracks").await, ["map", "features", "list"]);
+    assert_eq!(look(t, "tracks").await, EVERY_WAY);
 
     let wanted = r.parse("*.*.r=*\n{w}.roads\\\\.night.r=A\n");
     r.apply("*.*.r=*\n").await.unwrap();

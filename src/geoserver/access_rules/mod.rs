@@ -191,6 +191,14 @@ impl Writer<'_> {
         Ok(self.catalog.access_rules.insert(ShownRules::read(&document)))
     }
 
+    /// Whether GeoServer goes by rules about just this layer, which it drops with the layer.
+    pub(super) async fn has_rules_of_its_own(&mut self, workspace: &str, layer: &str) -> Result<bool> {
+        if self.catalog.access_rules.is_none() {
+            self.read_access_rules().await?;
+        }
+        Ok(self.catalog.access_rules.as_ref().is_some_and(|shown| shown.are_about_layer(workspace, layer)))
+    }
+
     async fn read_catalog_mode(&mut self) -> Result<String> {
         let document = self.server.get("security/acl/catalog.json").await?.json("read the mode of the access rules")?;
         Ok(json::text(&document["mode"]))

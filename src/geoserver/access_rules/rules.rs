@@ -314,4 +314,9 @@ impl ShownRules {
         });
         AccessRules { rules: rules.collect(), mode: None }
     }
+
+    /// Whether one of them is about just this layer.
+    pub(super) fn are_about_layer(&self, workspace: &str, layer: &str) -> bool {
+        !self.naming(workspace, layer).rules.is_empty()
+    }
 }

@@ -341,11 +341,31 @@ pub(crate) async fn one(state: &State, at: &Target<'_>, ws: &str, store: Option<
         }
         "PUT" => put(state, at, ws, store, name).await,
         "DELETE" => {
+            let resource = find(&state.cat(), ws, store, name)?;
+            if at.req.flag("recurse") {
+                drop_layer_and_rules(state, &resource).await;
+            }
             let mut cat = state.cat();
-            let resource = find(&cat, ws, store, name)?;
             delete(&mut cat, &resource, at.req.flag("recurse"), "feature type referenced by layer(s)")
         }
         _ => Err(Fault::Method("GET,PUT,DELETE")),
+    }
+}
+
+/// GeoServer deletes the layer, then the layer's rules, and then the type, and serves other requests meanwhile.
+async fn drop_layer_and_rules(state: &State, resource: &Resource) {
+    let had_rules = {
+        let mut cat = state.cat();
+        let layer = cat.layers.iter().find(|layer| layer.resource == resource.id).map(|layer| layer.id);
+        let Some(layer) = layer.filter(|layer| cat.held_by(&super::catalog::Member::Layer(*layer)).is_none()) else {
+            return;
+        };
+        let before = cat.acl.len();
+        cat.drop_layer(layer);
+        cat.acl.len() < before
+    };
+    if had_rules {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
 }
 

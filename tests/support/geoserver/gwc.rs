@@ -8,6 +8,7 @@ use super::State;
 use super::catalog::Catalog;
 use super::doc::{El, escape, java_double};
 use super::http::{Answer, Fault, Reply, Req, encode, split_ext};
+use super::security::{self, Access};
 use super::xml;
 
 const XML: &str = "application/xml;charset=UTF-8";
@@ -570,7 +571,17 @@ pub(crate) fn service(state: &State, req: &Req) -> Answer {
         return page("Cannot invoke \"org.geowebcache.grid.GridSubset.getSRS()\" because \"gridSubset\" is null");
     }
     let sets = Gwc::gridsets_of(layer);
-    let hit = !cat.gwc.tiles.insert((label, req.raw_query.clone()));
+    // What is cached everybody gets, as GeoServer comes; what is not is drawn as the one who asks.
+    let key = (label, req.raw_query.clone());
+    if !cat.gwc.tiles.contains(&key)
+        && let Some(layer) = cat.layer_named(&key.0)
+    {
+        let (ws, name) = cat.layer_names(layer);
+        if security::access(&cat, req.user.as_deref(), &ws, &name) != Access::Open {
+            return page(&format!("Could not find layer {}", key.0));
+        }
+    }
+    let hit = !cat.gwc.tiles.insert(key);
     Ok(Reply::text(200, "image/png", super::png::png(256, 256, [0, 0, 0]))
         .header("geowebcache-cache-result", if hit { "HIT" } else { "MISS" })
         .header("geowebcache-gridset", sets.first().map_or("", String::as_str))

@@ -152,8 +152,8 @@ fn link_of(state: &State, resource: &Resource) -> Result<Link, Silence> {
 
 async fn features(state: &State, ows: &Ows<'_>) -> Answer {
     let name = type_name(ows);
-    let found = ows.find(&state.cat(), name);
-    let Some((resource, _, access)) = found.filter(|(resource, _, _)| !resource.remote) else {
+    let found = ows.find_type(&state.cat(), name);
+    let Some((resource, access)) = found.filter(|(resource, _)| !resource.remote) else {
         return Err(refused(ows, "InvalidParameterValue", "typeName", &format!("Feature type {name} unknown")));
     };
     if matches!(access, Access::Challenge { .. }) {

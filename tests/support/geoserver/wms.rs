@@ -37,6 +37,18 @@ impl Ows<'_> {
         let access = security::access(cat, self.req.user.as_deref(), &cat.ws_name(resource.ws), &resource.name);
         (access != Access::Hidden).then(|| (resource.clone(), layer.default_style.clone(), access))
     }
+
+    /// A feature type as WFS finds it: one whose layer is gone is served too.
+    pub(crate) fn find_type(&self, cat: &Catalog, name: &str) -> Option<(Resource, Access)> {
+        if let Some((resource, _, access)) = self.find(cat, name) {
+            return Some((resource, access));
+        }
+        let (ws, bare) = name.split_once(':').or(self.ws.map(|ws| (ws, name)))?;
+        let id = cat.ws_id(ws)?;
+        let resource = cat.resources.iter().find(|held| held.ws == id && held.name == bare && held.enabled)?;
+        let access = security::access(cat, self.req.user.as_deref(), ws, bare);
+        (access != Access::Hidden).then(|| (resource.clone(), access))
+    }
 }
 
 pub(crate) async fn answer(state: &State, req: &Req, segments: &[String]) -> Answer {
