@@ -33,6 +33,14 @@ impl SldVersion {
             Self::V1_1 => "application/vnd.ogc.se+xml",
         }
     }
+
+    /// As GeoServer's record of a style has it.
+    pub(super) fn number(self) -> &'static str {
+        match self {
+            Self::V1_0 => "1.0.0",
+            Self::V1_1 => "1.1.0",
+        }
+    }
 }
 
 /// Checks that `bytes` is an SLD document and finds its version.

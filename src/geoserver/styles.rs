@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use reqwest::Method;
+use serde_json::json;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::GeoName;
@@ -12,7 +13,8 @@ use super::answer::Answer;
 use super::catalog::LayerState;
 use super::client::{GeoServer, Writer, encoded, path};
 use super::json;
-use super::sld::{self, Sld};
+use super::sld::{self, Sld, SldVersion};
+use super::version::Version;
 
 /// A style as it is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,6 +138,8 @@ impl Writer<'_> {
             if exists_now != exists {
                 exists = exists_now;
                 answer = self.send_style(workspace, &style.name, sld, exists).await?;
+            } else if !exists && answer.status == 403 && self.remove_left_file(workspace, &style.name).await? {
+                answer = self.send_style(workspace, &style.name, sld, exists).await?;
             }
         }
         let doing = if exists { "update" } else { "create" };
@@ -148,13 +152,55 @@ impl Writer<'_> {
 
     /// Creates or replaces a style. Not `raw`: that would store documents that GeoServer cannot draw.
     async fn send_style(&mut self, workspace: &GeoName, name: &str, sld: Sld<'_>, exists: bool) -> Result<Answer> {
-        let styles = ["workspaces", workspace.as_str(), "styles"];
-        let (method, address) = if exists {
-            (Method::PUT, path(&[&styles[..], &[name]].concat(), "json"))
-        } else {
-            (Method::POST, format!("{}?name={}", path(&styles, "json"), encoded(name)))
-        };
-        self.server.send(method, &address, Some((sld.version.content_type(), sld.body.to_vec()))).await
+        let body = Some((sld.version.content_type(), sld.body.to_vec()));
+        if !exists {
+            let styles = path(&["workspaces", workspace.as_str(), "styles"], "json");
+            return self.server.send(Method::POST, &format!("{styles}?name={}", encoded(name)), body).await;
+        }
+        let address = style_item(workspace, name);
+        let before = self.tell_style_version(&address, sld.version).await?;
+        let answer = self.server.send(Method::PUT, &address, body).await?;
+        if let (false, Some(before)) = (answer.is_success(), before) {
+            self.put_style_version(&address, &before).await?;
+        }
+        Ok(answer)
+    }
+
+    /// Older GeoServers go on taking a style for the SLD version that it had when it was made: they
+    /// rewrite a body of another version into one that draws nothing, and answer 200. So they are told
+    /// the version before. Gives the one that the style had when it was another.
+    async fn tell_style_version(&mut self, address: &str, version: SldVersion) -> Result<Option<String>> {
+        if self.server.version().await? >= Version::TAKES_SLD_OF_ANOTHER_VERSION {
+            return Ok(None);
+        }
+        let Some(record) = self.server.find(address, "read the SLD version of a style").await? else { return Ok(None) };
+        let before = json::text(&record["style"]["languageVersion"]["version"]);
+        if before.is_empty() || before == version.number() {
+            return Ok(None);
+        }
+        self.put_style_version(address, version.number()).await?;
+        Ok(Some(before))
+    }
+
+    async fn put_style_version(&mut self, address: &str, version: &str) -> Result<()> {
+        let record = json!({"style": {"languageVersion": {"version": version}}});
+        self.server.put(address, &record).await?.ok("tell the SLD version of a style").map(|_| ())
+    }
+
+    /// Removes the file that an older GeoServer keeps of a style that it refused: as long as the file is
+    /// there, it refuses every style of that name. False when there is none, or another style uses it.
+    async fn remove_left_file(&mut self, workspace: &GeoName, name: &str) -> Result<bool> {
+        let file = format!("{name}.sld");
+        for other in self.styles(workspace).await?.clone() {
+            let record = self.server.find(&style_item(workspace, &other), "read which file a style uses").await?;
+            if record.is_none_or(|record| json::text(&record["style"]["filename"]) == file) {
+                return Ok(false);
+            }
+        }
+        let address = path(&["resource", "workspaces", workspace.as_str(), "styles", name], "sld");
+        let answer = self.server.delete(&address).await?;
+        tracing::info!(file = address, removed = answer.is_success(), "file of a style that was refused before");
+        Ok(answer.is_success())
     }
 
     /// Gives the layer those of its styles that GeoServer has.
@@ -227,7 +273,7 @@ impl Writer<'_> {
         if !self.styles(workspace).await?.contains(name) {
             return Ok(Change::Unchanged);
         }
-        let answer = self.server.delete(&path(&["workspaces", workspace.as_str(), "styles", name], "json")).await?;
+        let answer = self.server.delete(&style_item(workspace, name)).await?;
         let missing = answer.is_missing();
         if !missing {
             answer.ok(&format!("remove the style {workspace}:{name}")).map_err(|error| {
@@ -237,6 +283,10 @@ impl Writer<'_> {
         self.styles(workspace).await?.remove(name);
         Ok(if missing { Change::Unchanged } else { Change::Updated })
     }
+}
+
+fn style_item(workspace: &GeoName, name: &str) -> String {
+    path(&["workspaces", workspace.as_str(), "styles", name], "json")
 }
 
 /// Whether an error is about the GeoServer and not about one style.

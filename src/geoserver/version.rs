@@ -22,6 +22,10 @@ impl Version {
     /// The first version that forgets the cached columns of a single feature type on request.
     pub(super) const RESETS_ONE_FEATURE_TYPE: Self = Self { major: 2, minor: 22, patch: 0 };
 
+    /// The first version in which the body of a style may be replaced by one of another SLD version
+    /// (GEOS-10437). Late patches of older ones can it too, but do not mind being told the version.
+    pub(super) const TAKES_SLD_OF_ANOTHER_VERSION: Self = Self { major: 2, minor: 21, patch: 0 };
+
     /// Reads `2.26.2`, `2.27-SNAPSHOT` and `2.26.2-vendor`.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let release = text.trim().split(['-', '+', ' ']).next()?;

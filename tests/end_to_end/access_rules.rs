@@ -7,10 +7,11 @@ use std::time::Duration;
 use borg_slave::state_repo::Vcs;
 
 use super::*;
+use crate::support::real_geoserver::rules_alone;
 
 const FILE: &str = "geoserver/layers.properties";
 
-/// Asks for a protected layer without logging in, again and again; tells how often it was answered.
+/// Asks for a protected layer without logging in, again and again: its features, and tiles of it.
 struct Anonymous {
     stop: Arc<AtomicBool>,
     asked: Arc<AtomicU64>,
@@ -20,20 +21,32 @@ struct Anonymous {
 
 impl Anonymous {
     fn asks_for(world: &World, layer: &str) -> Self {
-        let url = format!(
-            "{}/ows?service=WFS&version=1.0.0&request=GetFeature&typeName={layer}&maxFeatures=1",
-            world.geoserver_url()
-        );
+        let ways = [
+            format!("ows?service=WFS&version=1.0.0&request=GetFeature&typeName={layer}&maxFeatures=1"),
+            format!(
+                "gwc/service/wms?service=WMS&version=1.1.1&request=GetMap&layers={layer}&styles=&bbox=90,-90,180,0&\
+                 width=256&height=256&srs=EPSG:4326&format=image/png"
+            ),
+            format!(
+                "gwc/service/wmts?service=WMTS&version=1.0.0&request=GetTile&layer={layer}&style=&\
+                 tilematrixset=EPSG:4326&tilematrix=EPSG:4326:1&tilerow=1&tilecol=3&format=image/png"
+            ),
+        ]
+        .map(|way| format!("{}/{way}", world.geoserver_url()));
         let (stop, asked, seen) = (Arc::default(), Arc::default(), Arc::default());
         let (until, count, open): (Arc<AtomicBool>, Arc<AtomicU64>, Arc<AtomicU64>) =
             (Arc::clone(&stop), Arc::clone(&asked), Arc::clone(&seen));
         let task = tokio::spawn(async move {
             let http = reqwest::Client::builder().no_proxy().build().unwrap();
-            while !until.load(Ordering::Relaxed) {
-                if let Ok(answer) = http.get(&url).send().await
-                    && answer.text().await.is_ok_and(|text| text.contains("FeatureCollection"))
-                {
-                    open.fetch_add(1, Ordering::Relaxed);
+            for way in ways.iter().cycle() {
+                if until.load(Ordering::Relaxed) {
+                    break;
+                }
+                if let Ok(answer) = http.get(way).send().await {
+                    let is_image = answer.headers().get("content-type").is_some_and(|kind| kind == "image/png");
+                    if is_image || answer.text().await.is_ok_and(|text| text.contains("FeatureCollection")) {
+                        open.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
                 count.fetch_add(1, Ordering::Relaxed);
                 // Leaves the machine to the others.
@@ -53,42 +66,54 @@ impl Anonymous {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_protected_layer_is_closed_at_every_moment() {
-    let world = World::start(Vcs::Hg).await;
-    let (secret, open) = (Layer::new("w", "secret"), Layer::new("w", "open"));
+    let world = World::any(Vcs::Hg).await;
+    let _alone = rules_alone().await;
+    let (rest, w) = (world.rest(), world.workspace("w"));
+    world.set("GEOSERVER_CREATE_GRIDSETS", "false");
+    let cached = |layer: Layer| layer.field("geoserver_setting", json!({"create_cache_layer": true}));
+    let (secret, open) = (cached(Layer::new(&w, "secret")), cached(Layer::new(&w, "open")));
     world.publish(&secret).await;
     world.publish(&open).await;
-    let rules = |more: &str| format!("mode=HIDE\n*.*.r=*\nw.secret.r=ROLE_ONE\n{more}");
+    let rules = |more: &str| format!("mode=HIDE\n*.*.r=*\n{w}.secret.r=ROLE_ONE\n{more}");
     world.master.write(FILE, rules(""));
-    let (closed, free) = (Anonymous::asks_for(&world, "w:secret"), Anonymous::asks_for(&world, "w:open"));
+    let closed = Anonymous::asks_for(&world, &format!("{w}:secret"));
+    let free = Anonymous::asks_for(&world, &format!("{w}:open"));
     world.commit("a protected layer");
     world.pull().succeeded();
 
     // The rules change, and with them the layer.
     for round in 0..2 {
-        let others = format!("w.other_{round}.r=ROLE_TWO\nw.secret.w=ROLE_{round}\n");
+        let others = format!("{w}.other_{round}.r=ROLE_TWO\n{w}.secret.w=ROLE_{round}\n");
         world.master.write(FILE, rules(&others).replace("ROLE_ONE", &format!("ROLE_ONE,ROLE_{round}")));
         world.publish(&secret.clone().rows(20 + round)).await;
         world.commit("rules change");
         world.pull().succeeded();
-        assert_eq!(world.rest().rules().await["w.secret.r"], format!("ROLE_{round},ROLE_ONE"));
+        assert_eq!(rest.rules().await[&format!("{w}.secret.r")], format!("ROLE_{round},ROLE_ONE"));
     }
     // The layer goes, and comes back in a later pass that brings no rules.
     world.remove(&secret);
     world.commit("the layer goes");
     world.pull().succeeded();
-    assert!(world.geoserver().layer("w", "secret").is_none());
+    assert_eq!(rest.layers(&w).await, ["open"]);
     world.publish(&secret).await;
     world.commit("the layer comes back");
     world.pull().succeeded();
-    assert!(world.geoserver().layer("w", "secret").is_some());
+    assert_eq!(rest.layers(&w).await, ["open", "secret"]);
     let expected =
         [("*.*.r", "*"), ("w.other_1.r", "ROLE_TWO"), ("w.secret.r", "ROLE_1,ROLE_ONE"), ("w.secret.w", "ROLE_1")];
-    let expected: BTreeMap<String, String> =
-        expected.into_iter().map(|(rule, roles)| (rule.to_owned(), roles.to_owned())).collect();
-    assert_eq!(world.rest().rules().await, expected);
+    let expected: BTreeMap<String, String> = expected
+        .into_iter()
+        .map(|(rule, roles)| (rule.replacen("w.", &format!("{w}."), 1), roles.to_owned()))
+        .collect();
+    assert_eq!(rest.rules().await, expected);
     let ((asked, seen), (_, free)) = (closed.ends().await, free.ends().await);
     assert_eq!(seen, 0, "of {asked} requests");
     assert!(asked > 100 && free > 0, "{asked} requests, {free} of the open layer answered");
+    eprintln!("{asked} requests for the closed layer, none let in; {free} of the open layer answered");
+    world.master.write(FILE, "mode=HIDE\n*.*.r=*\n*.*.w=GROUP_ADMIN,ADMIN\n");
+    world.commit("the rules of a new GeoServer");
+    world.pull().succeeded();
+    rest.drop_workspace(&w).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ use borg_slave::state_repo::Vcs;
 use serde_json::json;
 
 use super::{clear_requests, no_requests};
+use crate::support::real_geoserver::rules_alone;
 use crate::support::world::{Layer, World};
 
 /// Settings of a tile layer.
@@ -16,6 +17,7 @@ fn tiles() -> serde_json::Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_job_comes_changes_and_goes() {
     let world = World::any(Vcs::Hg).await;
+    let _alone = rules_alone().await;
     let (w, up) = (world.workspace("kinds"), world.workspace("upstream"));
     world.set("GEOSERVER_CREATE_GRIDSETS", "false");
 

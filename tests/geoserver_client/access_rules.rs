@@ -10,23 +10,20 @@ use std::time::Duration;
 use borg_slave::error::ErrorKind;
 use borg_slave::geoserver::{AccessRules, Change, GeoServer, RequestCount, write_access_rules_file};
 use serde_json::{Value, json};
-use tokio::sync::{Mutex, MutexGuard, watch};
+use tokio::sync::{MutexGuard, watch};
 
 use super::{SAME, Target, client, geo, target_at};
-use crate::support::real_geoserver::RealGeoServer;
-
-/// There is one set of rules in a GeoServer, so that these tests run one after the other.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+use crate::support::real_geoserver::{RealGeoServer, rules_alone};
 
 /// A target whose access rules are the test's own: the double, or a real GeoServer whose data directory is known.
 struct Rules {
     t: Target,
     data_dir: PathBuf,
-    _alone: MutexGuard<'static, ()>,
+    _alone: Option<MutexGuard<'static, ()>>,
 }
 
 async fn rules(name: &str) -> Rules {
-    let alone = ONE_AT_A_TIME.lock().await;
+    let alone = rules_alone().await;
     let real = RealGeoServer::from_env().await.filter(|real| real.data_dir().is_some());
     let data_dir = real.as_ref().and_then(|real| real.data_dir()).map(PathBuf::from);
     let t = target_at(name, real).await;

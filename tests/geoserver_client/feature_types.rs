@@ -5,7 +5,7 @@ use borg_slave::geoserver::{Boxes, Change, FeatureType, PostgisStore, RequestCou
 use serde_json::Value;
 use serde_json::json;
 
-use super::{COLUMNS, DATA, SAME, columns, geo, numbers, pushed, style, target};
+use super::{COLUMNS, DATA, SAME, columns, geo, numbers, only, pushed, style, target};
 
 #[tokio::test]
 async fn a_layer_is_first_published_with_one_request_each_and_then_left_alone() {
@@ -29,7 +29,7 @@ async fn a_layer_is_first_published_with_one_request_each_and_then_left_alone() 
 
     let layer = t.layer("roads.night").await;
     assert_eq!(layer["defaultStyle"]["name"], t.qualified("roads.night"));
-    assert_eq!(layer["styles"]["style"]["name"], t.qualified("roads.night.thin"));
+    assert_eq!(only(&layer["styles"]["style"])["name"], t.qualified("roads.night.thin"));
     let shown = t.feature_type("roads.night").await;
     assert_eq!(shown["title"], "Title of roads.night – ü 道");
     assert_eq!(shown["abstract"], "First line\nsecond <line> & more");

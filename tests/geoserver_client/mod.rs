@@ -14,7 +14,7 @@ use borg_slave::name::GeoName;
 use secrecy::SecretString;
 use serde_json::Value;
 
-use crate::support::geoserver::GeoServerDouble;
+use crate::support::geoserver::{GeoServerDouble, Options, Version};
 use crate::support::postgres::PrivatePostgres;
 use crate::support::real_geoserver::RealGeoServer;
 
@@ -59,9 +59,26 @@ async fn target(name: &str) -> Target {
     target_at(name, RealGeoServer::from_env().await).await
 }
 
+/// A target on a double of each version that is imitated, or on the real GeoServer.
+async fn of_each_version(name: &str) -> Vec<Target> {
+    if let Some(real) = RealGeoServer::from_env().await {
+        return vec![target_at(name, Some(real)).await];
+    }
+    let mut targets = Vec::new();
+    for version in [Version::V2_26, Version::V2_18] {
+        let double = GeoServerDouble::start_with(Options { version, ..Options::default() });
+        targets.push(target_on(name, None, Some(double)).await);
+    }
+    targets
+}
+
 /// A target on `real`, else on a double of its own.
 async fn target_at(name: &str, real: Option<RealGeoServer>) -> Target {
     let double = if real.is_some() { None } else { Some(GeoServerDouble::start()) };
+    target_on(name, real, double).await
+}
+
+async fn target_on(name: &str, real: Option<RealGeoServer>, double: Option<GeoServerDouble>) -> Target {
     let (url, username, password) = match (&real, &double) {
         (Some(real), _) => (real.url().to_owned(), real.username().to_owned(), real.password().to_owned()),
         (None, Some(double)) => (double.url(), "admin".to_owned(), "geoserver".to_owned()),
@@ -265,6 +282,14 @@ fn pushed(name: &str) -> Style {
 
 fn numbers(bounds: &Value) -> [f64; 4] {
     ["minx", "miny", "maxx", "maxy"].map(|key| bounds[key].as_f64().unwrap())
+}
+
+/// A collection of one: 2.26 gives the one, 2.18 a list.
+fn only(value: &Value) -> &Value {
+    match value.as_array().map(Vec::as_slice) {
+        Some([one]) => one,
+        _ => value,
+    }
 }
 
 fn columns(feature_type: &Value) -> Vec<&str> {

@@ -1,15 +1,20 @@
 //! Styles and removal of layers.
 
 use borg_slave::error::ErrorKind;
-use borg_slave::geoserver::{Change, LayerStyles, Style};
+use borg_slave::geoserver::{Change, LayerStyles, MapRequest, Style};
 use serde_json::Value;
 use serde_json::json;
 
-use super::{SAME, geo, pushed, sld, style, target};
+use super::{SAME, Target, geo, of_each_version, pushed, sld, style, target};
 
 #[tokio::test]
 async fn a_bad_style_fails_alone_and_says_why() {
-    let t = target("badstyle").await;
+    for t in of_each_version("badstyle").await {
+        bad_style(t).await;
+    }
+}
+
+async fn bad_style(t: Target) {
     t.ready().await;
     t.lines("roads", 0.0).await;
     t.server.publish_feature_type(&t.lines_type("roads"), SAME).await.unwrap();
@@ -34,6 +39,7 @@ async fn a_bad_style_fails_alone_and_says_why() {
     assert_eq!(failed, [("roads", ErrorKind::GeoServer)]);
     assert_eq!(t.layer("roads").await["defaultStyle"]["name"], t.qualified("roads.x"));
 
+    // The file that 2.18 keeps of what it refused is not in the way, unless another style uses it.
     // A default that was good stays in its old form.
     let outcome = t.server.publish_styles(&t.styles("roads", vec![style("roads"), pushed("roads.x")])).await.unwrap();
     assert!(outcome.failed.is_empty(), "{outcome:?}");
@@ -46,7 +52,12 @@ async fn a_bad_style_fails_alone_and_says_why() {
 
 #[tokio::test]
 async fn the_version_of_a_style_is_told_to_geoserver() {
-    let t = target("sld").await;
+    for t in of_each_version("sld").await {
+        versions_of_a_style(t).await;
+    }
+}
+
+async fn versions_of_a_style(t: Target) {
     t.ready().await;
     t.lines("roads", 0.0).await;
     t.server.publish_feature_type(&t.lines_type("roads"), SAME).await.unwrap();
@@ -62,6 +73,15 @@ async fn the_version_of_a_style_is_told_to_geoserver() {
     let mut marked = b"\xef\xbb\xbf".to_vec();
     marked.extend(sld("1.1.0", "#00AAAA"));
     assert_eq!(version(marked).await, "1.1.0");
+
+    // One that is refused leaves the other as it was.
+    let bad = Style { sld: b"<StyledLayerDescriptor version='1.0.0'/>".to_vec(), ..style("roads") };
+    let outcome = t.server.publish_styles(&t.styles("roads", vec![bad])).await.unwrap();
+    assert_eq!(outcome.failed.len(), 1);
+    let (_, shown) = t.raw("GET", "workspaces/{w}/styles/roads.json", None).await;
+    assert_eq!(shown["style"]["languageVersion"]["version"], "1.1.0");
+    let map = MapRequest { workspace: t.workspace.clone(), layer: geo("roads"), bbox: None, crs: None };
+    t.server.map_picture(&map).await.unwrap();
 }
 
 #[tokio::test]

@@ -13,13 +13,20 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 /// How long GeoServer may take to start.
 const START_LIMIT: Duration = Duration::from_secs(180);
+
+/// A GeoServer has one set of access rules: tests that change it run one after the other. Each double is its test's own.
+static RULES: Mutex<()> = Mutex::const_new(());
+
+/// Waits until no other test changes the access rules of the real GeoServer, when there is one.
+pub(crate) async fn rules_alone() -> Option<MutexGuard<'static, ()>> {
+    if RealGeoServer::from_env().await.is_some() { Some(RULES.lock().await) } else { None }
+}
 
 /// A GeoServer that answers, and its administrator.
 #[derive(Debug, Clone)]
@@ -66,7 +73,7 @@ impl RealGeoServer {
 
     async fn start(home: String) -> Self {
         /// Keeps the running GeoServer's guard until the process ends.
-        static RUNNING: Mutex<Option<Guard>> = Mutex::new(None);
+        static RUNNING: std::sync::Mutex<Option<Guard>> = std::sync::Mutex::new(None);
         let dir = tempfile::Builder::new().prefix("borg-geoserver-").tempdir().unwrap().keep();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let server = Self {

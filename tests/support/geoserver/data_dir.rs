@@ -124,8 +124,16 @@ fn unescape(text: &str) -> String {
     out
 }
 
-/// `/rest/resource/security/...`: GET, PUT of contents, and PUT that moves. The rest is not imitated.
+/// `/rest/resource/security/...`: GET, PUT of contents, and PUT that moves; and DELETE of the file of a style. The
+/// rest is not imitated.
 pub(crate) fn resource(cat: &mut Catalog, req: &Req, parts: &[&str]) -> Answer {
+    if let (["workspaces", ws, "styles", file], "DELETE") = (parts, req.method.as_str()) {
+        let key = (cat.ws_id(ws), (*file).to_owned());
+        return match cat.style_files.remove(&key) {
+            Some(_) => Ok(Reply::new(200)),
+            None => Err(Fault::Missing("Undefined resource path.".to_owned())),
+        };
+    }
     let ["security", name] = parts else { return Err(Fault::Missing("Undefined resource path.".to_owned())) };
     if !cat.data_dir.resources {
         return Err(Fault::Refused(403, "Forbidden".to_owned()));

@@ -32,10 +32,22 @@ impl Target<'_> {
     }
 }
 
-/// JSON as text; 2.18 escapes slashes.
+/// JSON as text; 2.18 escapes slashes, and gives keywords and styles as lists also when there is but one.
 pub(crate) fn json_text(req: &Req, value: &serde_json::Value) -> String {
-    let text = value.to_string();
-    if req.version == super::Version::V2_18 { text.replace('/', "\\/") } else { text }
+    if req.version != super::Version::V2_18 {
+        return value.to_string();
+    }
+    let mut value = value.clone();
+    if let Some(document) = value.as_object_mut().and_then(|root| root.values_mut().next()) {
+        for (outer, inner) in [("keywords", "string"), ("styles", "style")] {
+            if let Some(one) =
+                document.get_mut(outer).and_then(|list| list.get_mut(inner)).filter(|one| !one.is_array())
+            {
+                *one = serde_json::Value::Array(vec![one.take()]);
+            }
+        }
+    }
+    value.to_string().replace('/', "\\/")
 }
 
 fn html(el: &El) -> String {

@@ -1,6 +1,5 @@
 //! Styles: a record and a body, sent together or in two steps.
 
-use super::State;
 use super::catalog::{Catalog, Id, Layer, Style, StyleRef};
 use super::doc::El;
 use super::http::{Answer, Fault, Format, Reply, in_href, in_location, latin1};
@@ -8,6 +7,7 @@ use super::layer::with_file_name;
 use super::rest::Target;
 use super::sld::{self, Bad};
 use super::workspace::DATE;
+use super::{State, Version};
 
 const SLD: &str = "application/vnd.ogc.sld+xml";
 const SE: &str = "application/vnd.ogc.se+xml";
@@ -61,10 +61,19 @@ fn create_raw(state: &State, at: &Target<'_>, ws: Option<&str>) -> Answer {
     let (name, body) = if zip {
         (given.unwrap_or_default(), sld::built_in("generic"))
     } else {
-        let root = sld::check(&at.req.body, se).map_err(|bad| Fault::Unexpected(bad_message(bad)))?;
+        let root = sld::check(&at.req.body, se).map_err(|bad| {
+            // The older version keeps an empty file of what it could not write.
+            if let (Bad::Root, Version::V2_18, Some(name)) = (&bad, at.req.version, &given) {
+                cat.style_files.insert((id, format!("{name}.sld")), String::new());
+            }
+            Fault::Unexpected(bad_message(bad))
+        })?;
         let name = given.unwrap_or_else(|| sld::style_name(&root));
         (name, stored_body(at, &root, se))
     };
+    if at.req.version == Version::V2_18 && cat.style_files.contains_key(&(id, format!("{name}.sld"))) {
+        return Err(Fault::Refused(403, format!("Style file {name}.sld already exists.")));
+    }
     if cat.style_in(id, &name).is_some() {
         return Err(Fault::Refused(403, format!("Style {name} already exists.")));
     }
@@ -204,7 +213,10 @@ fn put_body(state: &State, at: &Target<'_>, ws: Option<&str>, name: &str) -> Ans
     let body = stored_body(at, &root, se);
     cat.style_files.insert(key, body);
     if let Some(style) = cat.styles.iter_mut().find(|style| style.id == id) {
-        style.version = if se { "1.1.0" } else { "1.0.0" }.to_owned();
+        // The older version goes on taking it for what it was made as.
+        if at.req.version != Version::V2_18 {
+            style.version = if se { "1.1.0" } else { "1.0.0" }.to_owned();
+        }
         style.modified = true;
     }
     let labels: Vec<String> = cat
@@ -242,6 +254,9 @@ fn put_record(state: &State, at: &Target<'_>, ws: Option<&str>, name: &str) -> A
     }
     if let Some(filename) = doc.text_of("filename") {
         new.filename = filename;
+    }
+    if let Some(version) = doc.find("languageVersion").and_then(|el| el.text_of("version")) {
+        new.version = version;
     }
     new.modified = true;
     if let Some(slot) = cat.styles.iter_mut().find(|style| style.id == held.id) {
