@@ -61,7 +61,10 @@ impl Settings {
         rows.extend(database(&load_servers::SLAVE, Some(&self.database)));
         rows.extend([(v::PARALLEL_RESTORES.name, self.limits.restores.to_string())]);
         rows.extend(database(&load_servers::MASTER, self.master.as_ref()));
+        let page = self.status_page.as_ref();
         rows.extend([
+            (v::STATUS_LISTEN.name, optional(page.map(|page| page.listen))),
+            (v::STATUS_TOKEN.name, optional(page.and_then(|page| page.token.as_ref()).map(|_| SET))),
             (v::FEATURE_FILTER.name, optional(self.filters.feature.as_ref())),
             (v::WMS_FILTER.name, optional(self.filters.wms.as_ref())),
             (v::LAYERGROUP_FILTER.name, optional(self.filters.layergroup.as_ref())),

@@ -147,6 +147,7 @@ fn settings(values: &mut Values, root: PathBuf) -> Option<Settings> {
     let geoserver_timeout = seconds(values, &v::GEOSERVER_TIMEOUT, DAY);
     let database = load_servers::database(values, &root, &load_servers::SLAVE);
     let master = load_servers::master(values, &root);
+    let status_page = load_servers::status_page(values);
     let skip = Skip {
         auth: values.boolean(&v::SKIP_AUTH),
         rules: values.boolean(&v::SKIP_RULES),
@@ -186,6 +187,7 @@ fn settings(values: &mut Values, root: PathBuf) -> Option<Settings> {
         code_build: code_build?,
         sync_server,
         master,
+        status_page,
         skip,
         filters,
         fastly,

@@ -1,12 +1,13 @@
 //! The settings that say how to reach a server: GeoServers, databases, another slave, the CDN.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 use url::Url;
 
 use super::problem::without_credentials;
-use super::settings::{DatabaseSettings, GeoServerSettings, SslMode, SyncServer};
+use super::settings::{DatabaseSettings, GeoServerSettings, SslMode, StatusPageSettings, SyncServer};
 use super::values::Values;
 use super::variables::{self as v, Variable};
 use super::{Fastly, Template};
@@ -42,6 +43,44 @@ pub(super) fn sync_server(values: &mut Values) -> Option<SyncServer> {
         values.problems.warn("SYNC_PATH has no effect without SYNC_SERVER");
     }
     Some(SyncServer { remote: remote?, path: path.unwrap_or_else(|| SYNC_PATH_DEFAULT.to_owned()) })
+}
+
+/// Shortest token that keeps strangers out, in characters.
+const TOKEN_CHARS: usize = 16;
+
+pub(super) fn status_page(values: &mut Values) -> Option<StatusPageSettings> {
+    let listen = values.read(
+        &v::STATUS_LISTEN,
+        "an address and a port, as 127.0.0.1:8081, [::1]:8081 or 0.0.0.0:8081",
+        |text| {
+            match text.strip_prefix("localhost:") {
+                Some(port) => port.parse().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))).map_err(|_| ()),
+                None => text.parse().map_err(|_| ()),
+            }
+            .map_err(|()| "is no address with a port".to_owned())
+        },
+    );
+    if values.given(&v::STATUS_LISTEN).is_none() && values.given(&v::STATUS_TOKEN).is_some() {
+        values.problems.warn("STATUS_TOKEN has no effect without STATUS_LISTEN: no status page is served");
+    }
+    values.given(&v::STATUS_LISTEN)?;
+    let allowed = "at least 16 letters, digits and signs without white space; `openssl rand -hex 24` makes one";
+    let token = values.read(&v::STATUS_TOKEN, allowed, |text| {
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("holds white space or what is not ASCII".to_owned());
+        }
+        if text.len() < TOKEN_CHARS { Err("is too short".to_owned()) } else { Ok(SecretString::from(text)) }
+    });
+    let listen = listen?;
+    if !listen.ip().to_canonical().is_loopback() && values.given(&v::STATUS_TOKEN).is_none() {
+        values.refuse(
+            &v::STATUS_LISTEN,
+            &listen.to_string(),
+            "can be reached from other machines, and STATUS_TOKEN is not set",
+            "an address of this machine alone, such as 127.0.0.1:8081, or any with a STATUS_TOKEN (`openssl rand -hex 24` makes one)",
+        );
+    }
+    Some(StatusPageSettings { listen, token })
 }
 
 pub(super) fn geoservers(values: &mut Values) -> Option<Vec<GeoServerSettings>> {

@@ -28,6 +28,7 @@ pub use load::{Loaded, load};
 pub use place::Place;
 pub(crate) use place::is_own_checkout;
 pub use settings::{
-    DatabaseSettings, Filters, GeoServerSettings, HookOnFailure, Limits, Settings, Skip, SslMode, SyncServer,
+    DatabaseSettings, Filters, GeoServerSettings, HookOnFailure, Limits, Settings, Skip, SslMode, StatusPageSettings,
+    SyncServer,
 };
 pub use template::Template;

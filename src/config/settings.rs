@@ -1,6 +1,7 @@
 //! The settings as types. No field of them can print a secret.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -53,6 +54,8 @@ pub struct Settings {
     pub database: DatabaseSettings,
     /// The master's database; none: no reports.
     pub master: Option<DatabaseSettings>,
+    /// Where the daemon serves its status page; none: nowhere.
+    pub status_page: Option<StatusPageSettings>,
     /// What is left out.
     pub skip: Skip,
     /// Which jobs are taken.
@@ -113,6 +116,15 @@ impl GeoServerSettings {
     pub fn address(&self, path: &str) -> String {
         format!("{}/{}", self.url.as_str().trim_end_matches('/'), path.trim_start_matches('/'))
     }
+}
+
+/// Where the status page is served, and to whom.
+#[derive(Debug, Clone)]
+pub struct StatusPageSettings {
+    /// Address and port; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// What callers must present; set where the address is not this machine's own.
+    pub token: Option<SecretString>,
 }
 
 /// How to reach a database.

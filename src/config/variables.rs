@@ -191,6 +191,12 @@ variables! {
         MASTER_PGSQL_SSLROOTCERT: Nothing, "certs/master-database-ca.pem",
             "file of the certificate authorities to trust; a relative path counts from the clone";
     }
+    "Status page" {
+        STATUS_LISTEN: Nothing, "127.0.0.1:8081",
+            "address and port where the daemon serves its status page; port 0 takes a free one; not set: no page";
+        STATUS_TOKEN: Nothing, "change-me-for-a-long-random-text",
+            "what callers must present, at least 16 characters; needed when STATUS_LISTEN can be reached from other machines", secret;
+    }
     "What is taken" {
         FEATURE_FILTER: Computed("everything; with SYNC_SERVER: `allow_authenticated` is true or `auth_level` is 0 or 1"), "get(job, \"auth_level\", -1) in [0, 1]",
             "Rhai expression, or path of a `.rhai` file (relative to the clone): which features, live stores and layers, and workspaces";

@@ -239,6 +239,44 @@ fn each_geoserver_gets_its_own_login() {
 }
 
 #[test]
+fn a_status_page_that_others_can_reach_needs_a_token() {
+    let page = |listen: &str, token: &str| Clone::new(&[("STATUS_LISTEN", listen), ("STATUS_TOKEN", token)]);
+    let token = "0123456789abcdef";
+    for (listen, token, taken) in [
+        ("127.0.0.1:8081", "", "127.0.0.1:8081"),
+        ("localhost:0", "", "127.0.0.1:0"),
+        ("[::1]:8081", token, "[::1]:8081"),
+        ("[::ffff:127.0.0.1]:1", "", "[::ffff:127.0.0.1]:1"),
+        ("0.0.0.0:8081", token, "0.0.0.0:8081"),
+    ] {
+        let settings = page(listen, token).settings().status_page.unwrap();
+        assert_eq!((settings.listen.to_string().as_str(), settings.token.is_some()), (taken, !token.is_empty()));
+    }
+    let refusals: Vec<_> = [
+        page("0.0.0.0:8081", ""),
+        page("[::]:8081", ""),
+        page("8081", ""),
+        page("slave.example.org:8081", token),
+        page("127.0.0.1:8081", "0123456789 abcdef"),
+        page("127.0.0.1:8081", "short"),
+    ]
+    .iter()
+    .map(|clone| clone.error().lines().next().unwrap().to_owned())
+    .collect();
+    insta::assert_snapshot!(refusals.join("\n"), @r#"
+        Error: STATUS_LISTEN (environment): "0.0.0.0:8081" can be reached from other machines, and STATUS_TOKEN is not set; allowed: an address of this machine alone, such as 127.0.0.1:8081, or any with a STATUS_TOKEN (`openssl rand -hex 24` makes one)
+        Error: STATUS_LISTEN (environment): "[::]:8081" can be reached from other machines, and STATUS_TOKEN is not set; allowed: an address of this machine alone, such as 127.0.0.1:8081, or any with a STATUS_TOKEN (`openssl rand -hex 24` makes one)
+        Error: STATUS_LISTEN (environment): "8081" is no address with a port; allowed: an address and a port, as 127.0.0.1:8081, [::1]:8081 or 0.0.0.0:8081
+        Error: STATUS_LISTEN (environment): "slave.example.org:8081" is no address with a port; allowed: an address and a port, as 127.0.0.1:8081, [::1]:8081 or 0.0.0.0:8081
+        Error: STATUS_TOKEN (environment): the value (not shown) holds white space or what is not ASCII; allowed: at least 16 letters, digits and signs without white space; `openssl rand -hex 24` makes one
+        Error: STATUS_TOKEN (environment): the value (not shown) is too short; allowed: at least 16 letters, digits and signs without white space; `openssl rand -hex 24` makes one
+        "#);
+    let alone = Clone::new(&[("STATUS_TOKEN", token)]);
+    assert!(alone.settings().status_page.is_none());
+    assert_eq!(alone.warnings(), "STATUS_TOKEN has no effect without STATUS_LISTEN: no status page is served");
+}
+
+#[test]
 fn lists_that_do_not_match_the_geoservers_are_refused() {
     let text = error(&[
         ("GEOSERVER_URL", "http://a,http://b,http://c"),
@@ -316,11 +354,15 @@ fn odd_settings_are_warned_about() {
 fn no_secret_is_ever_printed() {
     let secrets: Vec<_> = v::VARIABLES.iter().filter(|variable| variable.secret).collect();
     assert!(secrets.len() >= 4);
-    let mut env: Vec<(&str, &str)> = secrets.iter().map(|variable| (variable.name, "hunter2")).collect();
-    env.extend([("MASTER_PGSQL_HOST", "master"), ("MASTER_PGSQL_DATABASE", "borg")]);
+    let mut env: Vec<(&str, &str)> = secrets.iter().map(|variable| (variable.name, "hunter2-and-hunter2")).collect();
+    env.extend([
+        ("MASTER_PGSQL_HOST", "master"),
+        ("MASTER_PGSQL_DATABASE", "borg"),
+        ("STATUS_LISTEN", "127.0.0.1:8081"),
+    ]);
     env.extend([v::FASTLY_PURGE_URL, v::FASTLY_SERVICEID, v::FASTLY_SURROGATE_KEY].map(|var| (var.name, var.example)));
     let settings = Clone::new(&env).settings();
-    assert_eq!(settings.fastly.as_ref().unwrap().api_token.expose_secret(), "hunter2");
+    assert_eq!(settings.fastly.as_ref().unwrap().api_token.expose_secret(), "hunter2-and-hunter2");
     let effective = settings.effective();
     for variable in secrets {
         assert!(effective.contains(&(variable.name, "(set)".into())), "{}", variable.name);
