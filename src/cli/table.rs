@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use crate::error::Error;
-use crate::journal::{JobRecord, State, StepOutcome};
+use crate::journal::{JobRecord, State};
 use crate::plan::{Plan, Work};
 use crate::sync::{Prepared, Summary};
 
@@ -136,15 +136,15 @@ pub(super) fn jobs(records: &[JobRecord]) -> String {
     let mut before = None;
     for record in records {
         let when = record.finished.or(record.started).map_or_else(String::new, local_time);
-        let _ = writeln!(text, "{:<12} {:<10} {:<19} {}", state(record.state), record.action, when, record.job_file);
+        let _ =
+            writeln!(text, "{:<12} {:<10} {:<19} {}", record.state.in_words(), record.action, when, record.job_file);
         let said = (record.state, record.message.as_deref(), record.hint.as_deref());
         if before.replace(said) == Some(said) && record.message.is_some() {
             let _ = writeln!(text, "{:13}the same", "");
             continue;
         }
-        if let Some(message) = &record.message {
-            let own = message.strip_prefix(record.job_file.as_str()).and_then(|rest| rest.strip_prefix(": "));
-            let _ = writeln!(text, "{:13}{}", "", own.unwrap_or(message));
+        if let Some(reason) = record.reason() {
+            let _ = writeln!(text, "{:13}{reason}", "");
         }
         if record.state == State::Failed
             && let Some(hint) = &record.hint
@@ -175,7 +175,7 @@ pub(super) fn job(record: &JobRecord) -> String {
     let mut line = |name: &str, value: &str| {
         let _ = writeln!(text, "  {name:<10} {value}");
     };
-    line("state", state(record.state));
+    line("state", record.state.in_words());
     line("job", &format!("{} {}", record.action, record.kind));
     line("revision", short(&record.revision));
     line("attempts", &record.attempts.to_string());
@@ -200,34 +200,12 @@ pub(super) fn job(record: &JobRecord) -> String {
         let _ = writeln!(
             text,
             "    {:<10} {:>7} ms  {}{target}{message}",
-            outcome(step.outcome),
+            step.outcome.in_words(),
             step.duration_ms,
             step.step
         );
     }
     text
-}
-
-pub(super) fn state(state: State) -> &'static str {
-    match state {
-        State::Running => "unfinished",
-        State::Succeeded => "succeeded",
-        State::Failed => "failed",
-        State::Filtered => "filtered out",
-        State::Waiting => "for later",
-        State::Interrupted => "interrupted",
-        State::Forgotten => "forgotten",
-    }
-}
-
-fn outcome(outcome: StepOutcome) -> &'static str {
-    match outcome {
-        StepOutcome::Done => "done",
-        StepOutcome::Unchanged => "unchanged",
-        StepOutcome::Failed => "failed",
-        StepOutcome::Skipped => "skipped",
-        StepOutcome::Running => "unfinished",
-    }
 }
 
 fn local_time(at: jiff::Timestamp) -> String {

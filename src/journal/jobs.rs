@@ -37,6 +37,20 @@ impl State {
     pub fn is_failure(self) -> bool {
         matches!(self, Self::Failed | Self::Interrupted)
     }
+
+    /// The state as people read it.
+    #[must_use]
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Running => "unfinished",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Filtered => "filtered out",
+            Self::Waiting => "for later",
+            Self::Interrupted => "interrupted",
+            Self::Forgotten => "forgotten",
+        }
+    }
 }
 
 /// What is told of a job before it is tried.
@@ -141,6 +155,15 @@ pub struct JobRecord {
     pub steps: Vec<StepRecord>,
     /// What the last success left in place, until a removal succeeds.
     pub deployed: Option<Deployed>,
+}
+
+impl JobRecord {
+    /// The message, without the job's own name at its beginning.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        let message = self.message.as_deref()?;
+        Some(message.strip_prefix(self.job_file.as_str()).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(message))
+    }
 }
 
 /// What the last successful attempt left in place.
@@ -513,7 +536,7 @@ pub(super) fn json_list(files: &[String]) -> String {
     serde_json::Value::from(files).to_string()
 }
 
-fn job_record(row: &Row<'_>) -> rusqlite::Result<JobRecord> {
+pub(super) fn job_record(row: &Row<'_>) -> rusqlite::Result<JobRecord> {
     let time = |column: &str| row.get::<_, Option<Moment>>(column).map(|moment| moment.map(|moment| moment.0));
     let deployed = match (row.get("deployed_content_md5")?, time("deployed_at")?) {
         (Some(content_md5), Some(at)) => Some(Deployed {

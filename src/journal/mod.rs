@@ -32,6 +32,7 @@ mod forget;
 mod jobs;
 mod lock;
 mod markers;
+mod pages;
 mod reports;
 mod runs;
 mod schema;
@@ -52,6 +53,7 @@ use crate::error::{Error, ErrorKind, Result, io_error};
 pub use forget::{Forget, Forgotten};
 pub use jobs::{Begun, Deployed, JobOutcome, JobRecord, Known, NewJob, Selection, State, Which};
 pub use lock::{Holder, RunLock, Wait};
+pub use pages::{Listed, Order, Page};
 pub use reports::{Backlog, NewReport, Report};
 pub use runs::{RunOutcome, RunRecord, RunSummary};
 pub use steps::{StepOutcome, StepRecord};
@@ -374,7 +376,12 @@ macro_rules! words {
                 match self { $(Self::$variant => $word,)+ }
             }
 
-            fn from_word(word: &str) -> Option<Self> {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// What the word stands for.
+            #[must_use]
+            pub fn from_word(word: &str) -> Option<Self> {
                 match word { $($word => Some(Self::$variant),)+ _ => None }
             }
         }

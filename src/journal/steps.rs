@@ -30,6 +30,18 @@ impl StepOutcome {
     pub fn is_success(self) -> bool {
         matches!(self, Self::Done | Self::Unchanged)
     }
+
+    /// The outcome as people read it.
+    #[must_use]
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Unchanged => "unchanged",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+            Self::Running => "unfinished",
+        }
+    }
 }
 
 /// One step of a job, for one target.
