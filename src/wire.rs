@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -14,13 +13,19 @@ use crate::config::{
 use crate::error::{Result, io_error};
 use crate::execute::{CdnParts, Choices, Parts, Previews};
 use crate::filter::{Filter, FilterText, Filters};
-use crate::geoserver::{Endpoint, GeoServer};
+use crate::geoserver::{Endpoint, ExchangeFn, GeoServer};
 use crate::postgres::{ConnectOptions, Database, SslMode};
 use crate::report::Master;
 use crate::transfer::{self, Transfer};
 
-/// Is told how transfers go.
-pub type Meter = Arc<dyn Fn(transfer::Progress) + Send + Sync>;
+/// Who is told how transfers and requests go.
+#[derive(Clone, Default)]
+pub struct Meters {
+    /// Is told how files come in.
+    pub transfers: Option<transfer::ProgressFn>,
+    /// Is told of every request to a GeoServer.
+    pub requests: Option<ExchangeFn>,
+}
 
 /// How long the database may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,9 +44,9 @@ const SPARE_CONNECTIONS: usize = 4;
 /// # Errors
 ///
 /// When a filter does not compile or an adapter refuses its options.
-pub fn parts(settings: &Settings, meter: Option<Meter>, stop: &CancellationToken) -> Result<Parts> {
+pub fn parts(settings: &Settings, meters: Meters, stop: &CancellationToken) -> Result<Parts> {
     let database = if settings.skip.db { None } else { Some(database(settings, stop)?) };
-    let mut geoservers = if settings.skip.gs { Vec::new() } else { geoservers(settings)? };
+    let mut geoservers = if settings.skip.gs { Vec::new() } else { geoservers(settings, meters.requests.as_ref())? };
     // Each would write the same objects into the one directory, behind the others' backs.
     let followers = if settings.geoserver_sharing_data_dir && !geoservers.is_empty() {
         geoservers.split_off(1)
@@ -51,7 +56,7 @@ pub fn parts(settings: &Settings, meter: Option<Meter>, stop: &CancellationToken
     let data_dirs = geoservers.iter().zip(&settings.geoservers);
     let data_dirs = data_dirs.map(|(server, settings)| (server.name().to_owned(), settings.data_dir.clone())).collect();
     Ok(Parts {
-        transfer: transfer(settings, meter, stop)?,
+        transfer: transfer(settings, meters.transfers, stop)?,
         database,
         geoservers,
         followers,
@@ -71,7 +76,11 @@ pub fn parts(settings: &Settings, meter: Option<Meter>, stop: &CancellationToken
 /// # Errors
 ///
 /// When the SSH command cannot be understood.
-pub fn transfer(settings: &Settings, progress: Option<Meter>, stop: &CancellationToken) -> Result<Transfer> {
+pub fn transfer(
+    settings: &Settings,
+    progress: Option<transfer::ProgressFn>,
+    stop: &CancellationToken,
+) -> Result<Transfer> {
     Transfer::new(transfer::Options {
         ssh: settings.file_ssh.clone(),
         cache_path: settings.cache_path.clone(),
@@ -152,14 +161,14 @@ fn own_branch(state_repository: &Path) -> Option<String> {
 /// # Errors
 ///
 /// When the HTTP client cannot be built.
-pub fn geoservers(settings: &Settings) -> Result<Vec<GeoServer>> {
+pub fn geoservers(settings: &Settings, observer: Option<&ExchangeFn>) -> Result<Vec<GeoServer>> {
     let endpoint = |server: &GeoServerSettings| Endpoint {
         url: server.url.clone(),
         username: server.username.clone(),
         password: server.password.clone(),
         time_limit: settings.geoserver_timeout,
     };
-    settings.geoservers.iter().map(|server| GeoServer::new(endpoint(server))).collect()
+    settings.geoservers.iter().map(|server| GeoServer::observed(endpoint(server), observer.cloned())).collect()
 }
 
 /// The CDN.

@@ -91,7 +91,7 @@ pub(super) async fn run(session: &Session) -> Result<u8> {
     if settings.skip.gs {
         report.left_out("GeoServer", "SKIP_GS is set");
     } else {
-        for server in crate::wire::geoservers(settings)? {
+        for server in crate::wire::geoservers(settings, None)? {
             report.line("GeoServer", geoserver_line(&server).await);
         }
     }

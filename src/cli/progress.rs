@@ -13,6 +13,7 @@ use crate::postgres::LoadProgress;
 use crate::sync::{Prepared, Summary, Watcher};
 use crate::telemetry::{LogFormat, LogWriter, is_coloured};
 use crate::transfer::Progress;
+use crate::wire::Meters;
 
 /// How often the log tells how a long restore goes.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
@@ -70,8 +71,8 @@ impl Watcher for Quiet {
         self.inner.sees(job_file, event);
     }
 
-    fn transfers(&mut self) -> Option<crate::wire::Meter> {
-        self.inner.transfers()
+    fn meters(&mut self) -> Meters {
+        self.inner.meters()
     }
 
     fn ends(&mut self, summary: &Summary) {
@@ -218,11 +219,14 @@ impl Watcher for Terminal {
         }
     }
 
-    fn transfers(&mut self) -> Option<crate::wire::Meter> {
+    fn meters(&mut self) -> Meters {
         let bar = self.bar.clone();
-        Some(std::sync::Arc::new(move |progress: Progress| {
-            bar.set_message(received(&progress));
-        }))
+        let draw = move |progress: Progress| {
+            if progress.arrived.is_none() {
+                bar.set_message(received(&progress));
+            }
+        };
+        Meters { transfers: Some(std::sync::Arc::new(draw)), ..Meters::default() }
     }
 
     fn ends(&mut self, summary: &Summary) {
@@ -391,6 +395,7 @@ mod tests {
             bytes: 300 << 20,
             total,
             rate,
+            arrived: None,
         };
         let lines = [
             received(&progress(Some(1 << 30), Some(10 << 20))),

@@ -205,6 +205,13 @@ pub enum Event {
         /// How far it has come.
         progress: LoadProgress,
     },
+    /// A table is loaded from its dump.
+    Loaded {
+        /// Index in the plan.
+        job: usize,
+        /// Length of the dump in bytes.
+        bytes: u64,
+    },
     /// A step ended.
     StepEnded {
         /// Index in the plan.

@@ -197,6 +197,7 @@ impl Ctx<'_> {
         let archive = Archive::inspect(&dump.path, table, &self.run.stop).await?.with_md5(dump.md5.to_string());
         let progress = |progress| self.run.emit(Event::StepProgress { job: self.job, step: Step::Restore, progress });
         database.load(table, &archive, progress).await?;
+        self.run.emit(Event::Loaded { job: self.job, bytes: dump.bytes });
         Ok((archive, StepEnd::Done, None))
     }
 

@@ -74,6 +74,22 @@ impl RequestCount {
     }
 }
 
+/// A request as it went, for whoever measures.
+#[derive(Debug, Clone, Copy)]
+pub struct Exchange<'a> {
+    /// The GeoServer's name.
+    pub target: &'a str,
+    /// The method of HTTP.
+    pub method: &'a str,
+    /// The status that was answered; nothing when nobody answered.
+    pub status: Option<u16>,
+    /// How long it took, the body of the answer included.
+    pub took: Duration,
+}
+
+/// Is told of every request when it has ended. Called often and must return at once.
+pub type ExchangeFn = Arc<dyn Fn(&Exchange<'_>) + Send + Sync>;
+
 /// A handle on one GeoServer. Clones share connections, counters, what is remembered of the
 /// catalog, and the rule that only one of them writes at a time.
 #[derive(Clone)]
@@ -95,6 +111,7 @@ struct Inner {
     unanswered: AtomicU64,
     /// Why nothing is sent any more, until [`GeoServer::forget`].
     given_up: Mutex<Option<Error>>,
+    observer: Option<ExchangeFn>,
 }
 
 impl fmt::Debug for GeoServer {
@@ -138,6 +155,15 @@ impl GeoServer {
     ///
     /// [`ErrorKind::Settings`] when the URL is not one of HTTP, or the TLS library cannot be set up.
     pub fn new(endpoint: Endpoint) -> Result<Self> {
+        Self::observed(endpoint, None)
+    }
+
+    /// As [`GeoServer::new`]; `observer` is told of the requests.
+    ///
+    /// # Errors
+    ///
+    /// As [`GeoServer::new`].
+    pub fn observed(endpoint: Endpoint, observer: Option<ExchangeFn>) -> Result<Self> {
         let url = without_credentials(&endpoint.url);
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
             return Err(Error::new(ErrorKind::Settings, "the URL is not one of a GeoServer")
@@ -161,6 +187,7 @@ impl GeoServer {
                 catalog: Mutex::default(),
                 unanswered: AtomicU64::new(0),
                 given_up: Mutex::default(),
+                observer,
             }),
         })
     }
@@ -278,10 +305,24 @@ impl GeoServer {
     }
 
     async fn attempt(&self, ask: &Ask<'_>) -> Result<Answer, Lost> {
-        let Ask { method, url, .. } = ask;
-        let counter = if *method == Method::GET { &self.inner.reads } else { &self.inner.writes };
+        let counter = if ask.method == Method::GET { &self.inner.reads } else { &self.inner.writes };
         counter.fetch_add(1, Ordering::Relaxed);
-        let started = Instant::now();
+        let (started, mut status) = (Instant::now(), None);
+        let outcome = self.ask(ask, &mut status).await;
+        let took = started.elapsed();
+        let (method, url, status) = (&ask.method, &ask.url, status.map(|status| status.as_u16()));
+        if let Some(status) = status {
+            tracing::debug!(%method, url, status, ms = took.as_millis(), "request");
+        }
+        if let Some(observer) = &self.inner.observer {
+            observer(&Exchange { target: self.name(), method: method.as_str(), status, took });
+        }
+        outcome
+    }
+
+    /// Sends a request once; `answered` becomes the status.
+    async fn ask(&self, ask: &Ask<'_>, answered: &mut Option<StatusCode>) -> Result<Answer, Lost> {
+        let Ask { method, url, .. } = ask;
         let mut request = self
             .inner
             .http
@@ -294,6 +335,7 @@ impl GeoServer {
         let lost = |error: reqwest::Error| self.lost(ask, &error);
         let mut response = request.send().await.map_err(lost)?;
         let status = response.status();
+        *answered = Some(status);
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();
         let (content_type, challenge) = (header(CONTENT_TYPE), header(WWW_AUTHENTICATE));
         let mut body = Vec::new();
@@ -311,7 +353,6 @@ impl GeoServer {
             }
             body.extend_from_slice(&chunk);
         }
-        tracing::debug!(%method, url, status = status.as_u16(), ms = started.elapsed().as_millis(), "request");
         let answer = Answer { method: method.clone(), url: url.clone(), status, content_type, body };
         match status {
             // GeoServer also answers 401 for stores that are not empty, without a challenge.

@@ -44,7 +44,7 @@ mod wms_stores;
 mod workspaces;
 
 pub use access_rules::{AccessRules, CatalogMode, write_access_rules_file};
-pub use client::{Endpoint, GeoServer, RequestCount};
+pub use client::{Endpoint, Exchange, ExchangeFn, GeoServer, RequestCount};
 pub use feature_types::{Boxes, FeatureType, Freshness, ProjectionPolicy, SqlView, ViewGeometry};
 pub use grid_sets::GridSets;
 pub use layer_groups::{LayerGroup, Member};

@@ -65,6 +65,7 @@ pub(super) fn job_of(event: &Event) -> Option<usize> {
         | Event::PreviewSent { job, .. }
         | Event::StepStarted { job, .. }
         | Event::StepProgress { job, .. }
+        | Event::Loaded { job, .. }
         | Event::StepEnded { job, .. }
         | Event::JobEnded { job, .. } => Some(*job),
         Event::Fact { .. } | Event::TargetFailed { .. } => None,

@@ -21,6 +21,7 @@ use crate::journal::{Journal, RunOutcome, RunSummary};
 use crate::plan::{Patience, Plan};
 use crate::report::Courier;
 use crate::state_repo::{Revision, StateRepo};
+use crate::wire::Meters;
 
 use self::coverage::Coverage;
 use self::ledger::{Entry, job_of, learn, outcome, write_down};
@@ -123,9 +124,9 @@ pub trait Watcher: Send {
     fn begins(&mut self, prepared: &Prepared);
     /// Something happened; `job_file` is the job's path, where the event is about a job.
     fn sees(&mut self, job_file: Option<&str>, event: &Event);
-    /// Who is told how transfers go, if anybody is.
-    fn transfers(&mut self) -> Option<crate::wire::Meter> {
-        None
+    /// Who is told how transfers and requests go, if anybody is.
+    fn meters(&mut self) -> Meters {
+        Meters::default()
     }
     /// The pass has ended.
     fn ends(&mut self, summary: &Summary);
@@ -182,7 +183,7 @@ pub async fn run(
     };
     if !plan.jobs.is_empty() || loose_ends {
         // What can be refused is refused before anything is written down.
-        let parts = crate::wire::parts(settings, watcher.transfers(), stop)?;
+        let parts = crate::wire::parts(settings, watcher.meters(), stop)?;
         let again = !request.files.is_empty();
         let background = background::background(settings, repository, journal, &to, &plan, &coverage, again).await?;
         if moves_cursor && request.begin.as_ref() == Some(&from) && journal.cursor()?.is_none() && !from.is_null() {

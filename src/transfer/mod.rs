@@ -55,7 +55,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct Progress {
     /// What the file is: [`Request::what`].
     pub what: String,
-    /// Its path on the other side.
+    /// Its path on the other side; its name in the cache once it is here.
     pub file: String,
     /// Bytes received so far, resumed ones included.
     pub bytes: u64,
@@ -63,6 +63,8 @@ pub struct Progress {
     pub total: Option<u64>,
     /// Bytes in a second, where that is known.
     pub rate: Option<u64>,
+    /// Where it came from, once it is here whole; told once for each file.
+    pub arrived: Option<Origin>,
 }
 
 /// Is told how files come in. Called often and must return at once.
@@ -227,7 +229,13 @@ impl Transfer {
     /// [`ErrorKind::Io`] when this machine's disk fails or is full, [`ErrorKind::Stopped`] when the run
     /// was stopped.
     pub async fn fetch(&self, request: Request) -> Result<Fetched> {
-        self.inner.fetch(request).await
+        let (what, file) = (request.what.clone(), request.cache_name.as_str().to_owned());
+        let fetched = self.inner.fetch(request).await?;
+        if let Some(tell) = &self.inner.engine.progress {
+            let Fetched { bytes, from, .. } = fetched;
+            tell(Progress { what, file, bytes, total: Some(bytes), rate: None, arrived: Some(from) });
+        }
+        Ok(fetched)
     }
 
     /// Brings a file to another place: `root/relative` becomes `relative` below `to`. Directories that

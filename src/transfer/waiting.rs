@@ -69,7 +69,14 @@ impl Waiting {
     pub(super) fn progress(&self, bytes: u64, rate: Option<u64>) {
         if let (Some(tell), Some((path, total))) = (&self.progress, &self.current) {
             for item in self.items.get(path).into_iter().flatten() {
-                tell(Progress { what: item.what.clone(), file: path.clone(), bytes, total: *total, rate });
+                tell(Progress {
+                    what: item.what.clone(),
+                    file: path.clone(),
+                    bytes,
+                    total: *total,
+                    rate,
+                    arrived: None,
+                });
             }
         }
     }
