@@ -25,6 +25,7 @@ pub mod postgres;
 pub mod process;
 pub mod report;
 pub mod state_repo;
+pub mod status_page;
 pub mod sync;
 pub mod telemetry;
 pub mod transfer;

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cdn::{Cdn, CdnOptions};
 use crate::config::{
     DatabaseSettings, Fastly, FilterSource, GeoServerSettings, Settings, SslMode as ConfiguredSslMode,
+    StatusPageSettings,
 };
 use crate::error::{Result, io_error};
 use crate::execute::{CdnParts, Choices, Parts, Previews};
@@ -16,6 +17,7 @@ use crate::filter::{Filter, FilterText, Filters};
 use crate::geoserver::{Endpoint, ExchangeFn, GeoServer};
 use crate::postgres::{ConnectOptions, Database, SslMode};
 use crate::report::Master;
+use crate::status_page;
 use crate::transfer::{self, Transfer};
 
 /// Who is told how transfers and requests go.
@@ -154,6 +156,26 @@ fn own_branch(state_repository: &Path) -> Option<String> {
     let read = |file: &str| std::fs::read_to_string(checkout.join(file)).ok();
     let git = read(".git/HEAD").and_then(|head| head.trim().strip_prefix("ref: refs/heads/").map(str::to_owned));
     git.or_else(|| read(".hg/branch").map(|branch| branch.trim().to_owned()))
+}
+
+/// Where the status page is served, when it is, and what it is about.
+#[must_use]
+pub fn status_page(settings: &Settings) -> Option<status_page::Options> {
+    let StatusPageSettings { listen, token } = settings.status_page.clone()?;
+    let geoservers = if settings.skip.gs { &[] } else { settings.geoservers.as_slice() };
+    Some(status_page::Options {
+        listen,
+        token,
+        about: status_page::About {
+            slave_name: settings.slave_name.clone(),
+            clone: settings.state_repository_root.clone(),
+            channels: settings.channels.clone(),
+            geoservers: geoservers.iter().map(|server| server.address("").trim_end_matches('/').to_owned()).collect(),
+            master: settings.master.as_ref().map(|master| connection(master, MASTER_TIMEOUT).place()),
+            status_path: settings.sync_status_path.clone(),
+            preview_path: settings.preview_path.clone(),
+        },
+    })
 }
 
 /// The GeoServers, in the order of the settings.

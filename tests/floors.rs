@@ -22,7 +22,23 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("report", &["error", "name", "journal", "postgres"]),
     ("plan", &["error", "name", "job", "journal"]),
     ("execute", &["cdn", "config", "error", "filter", "geoserver", "job", "name", "plan", "postgres", "transfer"]),
-    ("wire", &["cdn", "config", "error", "execute", "filter", "geoserver", "name", "postgres", "report", "transfer"]),
+    ("status_page", &["error", "name", "job", "journal", "transfer"]),
+    (
+        "wire",
+        &[
+            "cdn",
+            "config",
+            "error",
+            "execute",
+            "filter",
+            "geoserver",
+            "name",
+            "postgres",
+            "report",
+            "status_page",
+            "transfer",
+        ],
+    ),
     ("sync", &["config", "error", "execute", "job", "journal", "name", "plan", "report", "state_repo", "wire"]),
 ];
 

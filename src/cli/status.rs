@@ -3,8 +3,8 @@
 use super::args::{StatusAction, StatusArgs};
 use super::{Session, exit, print, report, say, sync, table};
 use crate::error::{Context, ErrorKind, Result};
-use crate::journal::{Forget, Forgotten, JobRecord, Journal, Selection, State, Which};
-use serde_json::json;
+use crate::journal::{Forget, Forgotten, Journal, Selection, State, Which};
+use crate::status_page::json::Job;
 
 pub(super) async fn run(session: &Session, args: &StatusArgs) -> Result<u8> {
     let dir = &session.settings.sync_status_path;
@@ -29,7 +29,7 @@ pub(super) async fn run(session: &Session, args: &StatusArgs) -> Result<u8> {
         Which::Succeeded => record.state == State::Succeeded,
     });
     if args.json {
-        let records: Vec<_> = records.iter().map(as_json).collect();
+        let records: Vec<_> = records.iter().map(Job::from).collect();
         let text =
             serde_json::to_string_pretty(&records).context(ErrorKind::Bug, "the status cannot be written as JSON")?;
         print(&(text + "\n"))?;
@@ -58,43 +58,6 @@ fn selection(args: &StatusArgs) -> Selection<'_> {
         (false, false) => Which::All,
     };
     Selection { which, files: &args.job_files }
-}
-
-/// A record as `--json` prints it: times in UTC, durations in milliseconds.
-fn as_json(record: &JobRecord) -> serde_json::Value {
-    let time = |at: Option<jiff::Timestamp>| at.map(|at| at.to_string());
-    let steps: Vec<_> = record
-        .steps
-        .iter()
-        .map(|step| {
-            json!({
-                "step": step.step,
-                "target": step.target,
-                "outcome": step.outcome.as_str(),
-                "message": step.message,
-                "started": step.started.to_string(),
-                "duration_ms": step.duration_ms,
-            })
-        })
-        .collect();
-    json!({
-        "job_file": record.job_file,
-        "kind": record.kind,
-        "action": record.action,
-        "state": record.state.as_str(),
-        "message": record.message,
-        "hint": record.hint,
-        "revision": record.revision,
-        "content_md5": record.content_md5,
-        "job_id": record.job_id,
-        "job_batch_id": record.job_batch_id,
-        "attempts": record.attempts,
-        "first_seen": record.first_seen.to_string(),
-        "started": time(record.started),
-        "finished": time(record.finished),
-        "next_try": time(record.next_try),
-        "steps": steps,
-    })
 }
 
 fn forget(journal: &Journal, job_files: &[String], failed: bool) -> Result<u8> {

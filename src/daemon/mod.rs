@@ -5,6 +5,7 @@
 //! daemon listens on: settings are checked at once and are in force from the next round on.
 
 mod code;
+mod measure;
 mod round;
 mod schedule;
 mod settings;
@@ -12,6 +13,7 @@ mod supervisor;
 mod watch;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -20,6 +22,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::code::{Code, LOCK_VARIABLE};
+use self::measure::{Measured, ends_of, is_unreachable};
 use self::round::{Outcome, Round};
 pub use self::schedule::RETRY_PAUSES;
 use self::schedule::{BackOff, Told, until};
@@ -31,6 +34,7 @@ use crate::config::Settings;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::journal::{Holder, RunLock, Wait};
 use crate::plan::Patience;
+use crate::status_page::{Monitor, StatusPage};
 use crate::sync::Watcher;
 
 /// How often a daemon with nothing to do says that it lives.
@@ -92,7 +96,7 @@ pub async fn once(options: Options) -> Result<Once> {
 /// # Errors
 ///
 /// [`ErrorKind::Busy`] when another daemon works on the clone and nobody wants to wait; when the status
-/// directory cannot be used, or a filter does not compile. What goes wrong in a round is logged, and the next one comes.
+/// directory cannot be used, the status page not be served, or a filter does not compile. What goes wrong in a round is logged, and the next one comes.
 pub async fn run(options: Options) -> Result<()> {
     let supervisor = Supervisor::of_this_process();
     let mut tell = |holder: &Holder| {
@@ -109,6 +113,7 @@ pub async fn run(options: Options) -> Result<()> {
     daemon.supervisor.keep_watchdog_content();
     daemon.serve().await;
     daemon.supervisor.stopping();
+    daemon.page.end().await;
     tracing::info!(rounds = daemon.rounds, "the daemon ends");
     Ok(())
 }
@@ -130,10 +135,25 @@ enum Cause {
     Settings,
 }
 
+impl Cause {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Interval => "interval",
+            Self::Retry => "retry",
+            Self::Signal => "signal",
+            Self::Clone => "clone",
+            Self::Settings => "settings",
+        }
+    }
+}
+
 struct Daemon {
     supervisor: Supervisor,
     /// The program itself; a round that is under way has it.
     code: Option<Code>,
+    monitor: Arc<Monitor>,
+    page: StatusPage,
     in_force: InForce,
     hear_settings: Box<dyn Fn(&Settings) + Send + Sync>,
     watcher: Box<dyn Fn() -> Box<dyn Watcher> + Send + Sync>,
@@ -166,11 +186,16 @@ impl Daemon {
     fn begin(options: Options, supervisor: Supervisor, code: Code) -> Result<Self> {
         let listen = |kind| signal(kind).context(ErrorKind::Io, "cannot listen for signals");
         let now = Instant::now();
+        let in_force = InForce::begin(options.settings, options.env_files, options.load)?;
+        let monitor = Arc::new(Monitor::default());
+        let page = StatusPage::start(crate::wire::status_page(in_force.get()), Arc::clone(&monitor))?;
         Ok(Self {
             supervisor,
             code: Some(code),
-            in_force: InForce::begin(options.settings, options.env_files, options.load)?,
             hear_settings: options.in_force,
+            monitor,
+            page,
+            in_force,
             watcher: options.watcher,
             interval: options.interval,
             pauses: options.pauses,
@@ -244,13 +269,15 @@ impl Daemon {
         self.filters_changed = false;
         let filtered_again = round.filtered_again;
         let leaves_loose_ends = round.patience.leave_loose_ends;
-        let (mut code, supervisor, watcher) = (self.code.take(), self.supervisor.clone(), (self.watcher)());
+        self.monitor.round_begins(why.as_str());
+        let (mut code, supervisor) = (self.code.take(), self.supervisor.clone());
+        let measured = Measured::around((self.watcher)(), &self.monitor);
         let mut running = Box::pin(async move {
             if let Some(code) = code.as_mut().filter(|_| round.pulls) {
                 code.follow(&round.settings, &supervisor, &round.stop).await;
                 supervisor.status("a round is under way");
             }
-            (round.run(watcher).await, code)
+            (round.run(measured).await, code)
         });
         self.supervisor.status("a round is under way");
         self.supervisor.ready();
@@ -265,6 +292,8 @@ impl Daemon {
         };
         drop(running);
         self.code = code;
+        let (pull, pass) = ends_of(&outcome);
+        self.monitor.round_ended(pull, pass);
         self.clone_print = outcome.clone_print;
         self.settings_stand = wanted != Some(Cause::Settings) && (self.settings_stand || outcome.pass.is_ok());
         // What it was to look at again, it has not.
@@ -297,7 +326,7 @@ impl Daemon {
             }
             // The signal's own words are enough.
             Some(Err(error)) if error.kind() == ErrorKind::Stopped => {}
-            Some(Err(error)) if matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Denied) => {
+            Some(Err(error)) if is_unreachable(error.kind()) => {
                 let pause = self.back_off.failed(interval);
                 self.unreachable_since.get_or_insert(now);
                 self.pull_at = now + pause;
@@ -368,6 +397,8 @@ impl Daemon {
                 Some(at) if at < self.pull_at => (at, Cause::Retry),
                 _ => (self.pull_at, Cause::Interval),
             };
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.monitor.sleeps_until(Timestamp::now().checked_add(left).unwrap_or(Timestamp::MAX));
             let cause = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return None,
@@ -409,6 +440,7 @@ impl Daemon {
                     tracing::warn!("{warning}");
                 }
                 tracing::info!(interval_s = self.interval().as_secs_f64(), "new settings are in force");
+                self.page.follow(crate::wire::status_page(self.in_force.get()));
                 self.listen();
                 Some(Cause::Settings)
             }

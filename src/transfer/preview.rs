@@ -47,6 +47,17 @@ impl PreviewName {
         self.dir.join(format!("{}.{extension}", self.name))
     }
 
+    /// The directory below `PREVIEW_PATH` that it is in.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The paths below `PREVIEW_PATH` that it can have, with their endings; at most one of them is there.
+    pub fn candidates(&self) -> impl Iterator<Item = (PathBuf, &'static str)> {
+        EXTENSIONS.iter().map(|extension| (self.relative(extension), *extension))
+    }
+
     /// Keeps `picture` below `root` and answers its path there. The file appears whole; one that has the
     /// same content already is left alone, and those with other endings are removed.
     ///

@@ -5,6 +5,7 @@
 mod code;
 mod failing;
 mod life;
+mod page;
 mod settings;
 mod waking;
 
