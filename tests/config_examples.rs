@@ -106,6 +106,7 @@ fn the_example_of_every_variable_loads() {
             name if name.starts_with("MASTER_PGSQL_") && name != "MASTER_PGSQL_HOST" => {
                 "MASTER_PGSQL_HOST=master\nMASTER_PGSQL_DATABASE=borg\n"
             }
+            "STATUS_TOKEN" => "STATUS_LISTEN=127.0.0.1:8081\n",
             "MASTER_PGSQL_HOST" => "MASTER_PGSQL_DATABASE=borg\n",
             // They are loaded together above: one alone is a warning.
             name if name.starts_with("FASTLY_") => continue,
