@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use maud::{Markup, html};
 
-use super::parts::{job_link, name, pager, plural, search, sign, state, thousands};
+use super::parts::{folder_and_name, job_link, name, pager, plural, search, sign, state, thousands};
 use super::{Frame, Section, shell};
 use crate::journal::{JobRecord, Listed, Order, State};
 use crate::status_page::query::JobQuery;
@@ -88,15 +88,15 @@ pub(super) fn rows(frame: &Frame, jobs: &[JobRecord]) -> Markup {
             @for job in jobs {
                 li {
                     span.state { (state(job.state)) }
-                    span.what { (job_link(&job.job_file)) }
+                    span.what {
+                        (job_link(&job.job_file))
+                        span.folder { (job.action) " " (job.kind) " · " (folder_and_name(&job.job_file).0) "/" }
+                    }
                     span.said {
                         @if let Some(reason) = job.reason() { span.reason { (reason) } }
-                        @if let Some(at) = job.next_try { span.folder { "tried again " (frame.clock.ago(at)) } }
+                        @if let Some(at) = job.next_try { (frame.clock.next_try(at)) }
                     }
-                    span.when {
-                        @if let Some(at) = job.finished.or(job.started) { (frame.clock.ago(at)) }
-                        span.folder { (job.action) " " (job.kind) }
-                    }
+                    span.when { @if let Some(at) = job.finished.or(job.started) { (frame.clock.stacked(at)) } }
                 }
             }
         }

@@ -41,7 +41,7 @@ pub(in crate::status_page) fn reports(
                     li {
                         span.what { (report.subject) }
                         span.said { @if let Some(reason) = &report.refused { span.reason { "refused: " (reason) } } }
-                        span.when { (clock.ago(report.since)) }
+                        span.when { (clock.stacked(report.since)) }
                     }
                 }
             }

@@ -119,7 +119,6 @@ fn facts(frame: &Frame, overview: &Overview) -> Markup {
                     @match overview.runs.first() {
                         Some(last) => {
                             (clock.full(last.finished.unwrap_or(last.started)))
-                            @if let Some(to) = &last.to { " " span.dim { "to " (short(to)) } }
                         }
                         None => span.dim { "nothing was to be done yet" },
                     }
@@ -145,7 +144,7 @@ fn facts(frame: &Frame, overview: &Overview) -> Markup {
                 dd { @for server in &about.geoservers { span.line { (server) } } @if about.geoservers.is_empty() { span.dim { "left out" } } }
             }
             div { dt { "Clone" } dd { (about.clone.display().to_string()) } }
-            div { dt { "Daemon" } dd { "since " (clock.full(life.begun)) span.dim { ", " (plural(life.rounds, "round")) } } }
+            div { dt { "Daemon" } dd { (plural(life.rounds, "round")) ", begun " (clock.full(life.begun)) } }
         }
     }
 }
@@ -174,13 +173,11 @@ pub(super) fn run_rows(frame: &Frame, runs: &[RunRecord]) -> Markup {
                         @if record.summary.failed > 0 { ", " strong { (thousands(record.summary.failed.into())) " failed" } }
                         @if record.summary.unchanged > 0 { ", " (thousands(record.summary.unchanged.into())) " done before" }
                         @if let Some(message) = &record.summary.message { ": " (message) }
-                    }
-                    span.when {
-                        (frame.clock.ago(record.started))
                         @if let Some(finished) = record.finished {
                             span.folder { "took " (duration(u64::try_from(finished.duration_since(record.started).as_millis()).unwrap_or_default())) }
                         }
                     }
+                    span.when { (frame.clock.stacked(record.started)) }
                 }
             }
         }

@@ -39,6 +39,17 @@ impl Clock {
         format!("{utc} · {}", local.strftime(&format!("{day}%H:%M:%S %:z")))
     }
 
+    /// A time in both ways, one below the other: the machine's zone, to the minute; pointing at it tells the rest.
+    pub(super) fn stacked(&self, at: Timestamp) -> Markup {
+        let local = at.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M %Z").to_string();
+        html! { (self.ago(at)) span.folder title=(self.absolute(at)) { (local) } }
+    }
+
+    /// When something is tried again.
+    pub(super) fn next_try(&self, at: Timestamp) -> Markup {
+        html! { span.folder { @if at > self.now { "next try " (self.ago(at)) } @else { "the next try is due" } } }
+    }
+
     /// How far away a time is; pointing at it tells which it is.
     pub(super) fn ago(&self, at: Timestamp) -> Markup {
         html! { time datetime=(at) title=(self.absolute(at)) { (self.distance(at)) } }
@@ -48,8 +59,8 @@ impl Clock {
     pub(super) fn full(&self, at: Timestamp) -> Markup {
         let absolute = self.absolute(at);
         html! {
-            time datetime=(at) { (self.distance(at)) }
-            @for part in absolute.split(" · ") { " " span.at { (part) } }
+            time datetime=(at) { (self.distance(at)) } " "
+            span.absolute { @for (index, part) in absolute.split(" · ").enumerate() { @if index > 0 { " · " } span.at { (part) } } }
         }
     }
 }
@@ -191,13 +202,9 @@ pub(super) fn folder_and_name(job_file: &str) -> (&str, &str) {
     (folder, name.strip_suffix(".json").unwrap_or(name))
 }
 
-/// A job's name, which leads to its page, with its folder below.
+/// A job's name, which leads to its page.
 pub(super) fn job_link(job_file: &str) -> Markup {
-    let (folder, name) = folder_and_name(job_file);
-    html! {
-        a.job href=(job_address("/jobs", job_file)) { (name) }
-        @if !folder.is_empty() { span.folder { (folder) "/" } }
-    }
+    html! { a.job href=(job_address("/jobs", job_file)) { (folder_and_name(job_file).1) } }
 }
 
 /// The first digits of a revision or checksum.
