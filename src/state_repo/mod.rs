@@ -261,6 +261,24 @@ impl StateRepo {
         }
     }
 
+    /// Whether `ancestor` is `revision` or comes before it; null comes before everything.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Repository`] when a revision is unknown or the repository cannot be read.
+    pub async fn is_ancestor(&mut self, ancestor: &Revision, revision: &Revision) -> Result<bool> {
+        if ancestor.is_null() || ancestor == revision {
+            return Ok(true);
+        }
+        if revision.is_null() {
+            return Ok(false);
+        }
+        match self {
+            Self::Hg(repo) => Ok(repo.common_ancestor(ancestor, revision).await? == *ancestor),
+            Self::Git(repo) => repo.is_ancestor(ancestor, revision).await,
+        }
+    }
+
     /// The files that differ between two revisions, sorted by path. Only the net difference counts:
     /// a file added and removed in between does not appear. From null, everything in `to` is added.
     ///

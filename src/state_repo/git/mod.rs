@@ -110,6 +110,17 @@ impl GitRepo {
         .await
     }
 
+    /// Whether `ancestor` comes before `revision`; neither is null.
+    pub(super) async fn is_ancestor(&self, ancestor: &Revision, revision: &Revision) -> Result<bool> {
+        let (ancestor, revision) = (ancestor.clone(), revision.clone());
+        self.read(move |opened| {
+            let (ancestor, revision) = (opened.commit(&ancestor)?.id(), opened.commit(&revision)?.id());
+            let found = opened.repo.graph_descendant_of(revision, ancestor);
+            found.map_err(|error| opened.failed("comparing two revisions failed", error))
+        })
+        .await
+    }
+
     pub(super) async fn changes(&self, from: &Revision, to: &Revision) -> Result<Vec<Change>> {
         let (from, to) = (from.clone(), to.clone());
         self.read(move |opened| {
