@@ -73,6 +73,18 @@ impl Journal {
         })
     }
 
+    /// The keys under which something is noted about `target`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`](crate::error::ErrorKind::Io) when the journal cannot be read.
+    pub fn marker_keys(&self, target: &str) -> Result<Vec<String>> {
+        self.read(|transaction| {
+            let mut keys = transaction.prepare("select key from marker where target = ?1")?;
+            keys.query_map([target], |row| row.get(0))?.collect()
+        })
+    }
+
     /// What was noted under `key` about `target`, such as the MD5 of the style that a GeoServer has.
     ///
     /// # Errors

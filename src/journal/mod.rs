@@ -12,7 +12,7 @@
 //! - *The process is killed*: everything that a method has returned from is there.
 //! - *The power fails*: everything up to the last durable write is there. Durable are
 //!   [`Journal::finish_job`], [`Journal::settle_jobs`], [`Journal::set_cursor`], [`Journal::forget`],
-//!   [`Journal::clear_marker`], [`Journal::finish_run`], and [`Journal::begin_job`] when it supersedes
+//!   [`Journal::drop_jobs`], [`Journal::clear_marker`], [`Journal::finish_run`], and [`Journal::begin_job`] when it supersedes
 //!   an outcome of other content; each waits for one flush of the disk. The write-ahead log is one
 //!   file, so such a flush brings every earlier step and marker to the disk as well. Steps and
 //!   markers that are lost with the power are done again, which is harmless.
