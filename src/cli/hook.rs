@@ -50,7 +50,10 @@ async fn pass(session: &Session, repository: &mut StateRepo, hook: HookName, inp
         HookName::PreReceive | HookName::PostReceive => {
             let branch = repository.branch().await?;
             let updates = RefUpdate::parse_all(input)?;
-            let Some(update) = RefUpdate::of_branch(&updates, &branch)? else { return Ok(None) };
+            let Some(update) = RefUpdate::of_branch(&updates, &branch)? else {
+                let is_there = repository.resolve(&branch).await?.is_some();
+                return nothing_followed(&branch, &updates, is_there, session.settings.state_branch.is_some());
+            };
             request.begin = Some(update.old);
             request.to = Some(update.new.as_str().to_owned());
         }
@@ -58,6 +61,27 @@ async fn pass(session: &Session, repository: &mut StateRepo, hook: HookName, inp
         HookName::Deny => return Err(Error::new(ErrorKind::Bug, "`deny` makes no pass")),
     }
     sync::pass(session, repository, &request).await.map(Some)
+}
+
+/// A push that brings nothing to the branch that is followed. Where there is no such branch, none may ever come.
+fn nothing_followed(branch: &str, updates: &[RefUpdate], is_there: bool, is_set: bool) -> Result<Option<Summary>> {
+    let pushed: Vec<&str> = updates
+        .iter()
+        .filter(|update| !update.new.is_null())
+        .filter_map(|update| update.reference.strip_prefix("refs/heads/"))
+        .collect();
+    let because = if is_set { "STATE_BRANCH says so" } else { "HEAD names it, STATE_BRANCH being unset" };
+    let Some(first) = pushed.first().filter(|_| !is_there) else {
+        say(&format!(
+            "borg-slave: nothing to do: this push is not about {branch}, which the slave follows ({because})"
+        ));
+        return Ok(None);
+    };
+    Err(Error::new(ErrorKind::Settings, format!("the slave follows a branch that is not here ({because})"))
+        .subject(branch)
+        .hint(format!(
+            "to follow what was pushed, set STATE_BRANCH={first}; else push the branch that is followed first"
+        )))
 }
 
 /// Whether the VCS keeps the changesets.
