@@ -229,6 +229,27 @@ fn filter_text(name: &str, path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|source| io_error(path, &format!("cannot read the filter of {name}"), source))
 }
 
+/// What the filters are, in one text: it differs when they do, wherever they are written.
+///
+/// # Errors
+///
+/// When a file of a filter cannot be read.
+pub fn filters_text(settings: &Settings) -> Result<String> {
+    let configured = &settings.filters;
+    let text = |name, source: &Option<FilterSource>| match source {
+        None => Ok(None),
+        Some(FilterSource::File(path)) => filter_text(name, path).map(Some),
+        Some(FilterSource::Expression(text) | FilterSource::Read { text, .. }) => Ok(Some(text.clone())),
+    };
+    let texts = [
+        text("FEATURE_FILTER", &configured.feature)?,
+        text("WMS_FILTER", &configured.wms)?,
+        text("LAYERGROUP_FILTER", &configured.layergroup)?,
+    ];
+    // Where none is set, it depends on where the files come from.
+    Ok(format!("{} {texts:?}", settings.sync_server.is_some()))
+}
+
 /// Reads the files of filters into the settings and compiles all, so that a later edit of a file is
 /// taken over with the settings or not at all.
 ///

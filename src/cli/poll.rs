@@ -15,10 +15,15 @@ pub(super) async fn run(session: &Session, args: &PollArgs) -> Result<u8> {
     }
     let options = options(session, args);
     if args.once {
-        return Ok(match daemon::once(options).await? {
-            Once::Applied => exit::APPLIED,
-            Once::Failed => exit::FAILED,
-        });
+        return match daemon::once(options).await {
+            Ok(Once::Applied) => Ok(exit::APPLIED),
+            Ok(Once::Failed) => Ok(exit::FAILED),
+            Err(error) if error.kind() == ErrorKind::Busy && session.global.no_wait => {
+                super::complain(&error);
+                Ok(exit::LOCKED)
+            }
+            Err(error) => Err(error),
+        };
     }
     match daemon::run(options).await {
         Ok(()) => Ok(exit::APPLIED),

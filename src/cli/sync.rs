@@ -25,12 +25,12 @@ pub(super) async fn run(session: &Session, args: &SyncArgs) -> Result<u8> {
         files: args.files.clone(),
         retry_failed: args.retry_failed,
         patience: None,
-        filtered_again: false,
     };
     if args.dry_run {
         return dry_run(session, &request).await;
     }
     let until = Instant::now() + VCS_TIME_LIMIT;
+    let mut is_told = false;
     let (lock, mut repository) = loop {
         let Some(lock) = lock(session, &request.trigger).await? else { return Ok(exit::LOCKED) };
         let mut repository = open_repository(session, None).await?;
@@ -41,6 +41,13 @@ pub(super) async fn run(session: &Session, args: &SyncArgs) -> Result<u8> {
         // Not with the lock in hand: the pull may have a hook to run that waits for it.
         repository.close().await;
         drop(lock);
+        if session.global.no_wait {
+            super::complain(&sync::pull_is_ending());
+            return Ok(exit::LOCKED);
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            say("borg-slave: waiting for a pull to end whose changesets are applied already");
+        }
         tokio::time::sleep(PULL_PAUSE).await;
     };
     let outcome = pass(session, &mut repository, &request).await;

@@ -59,7 +59,7 @@ pub struct Options {
     pub interval: Option<Duration>,
     /// Pauses between the tries of a failed job; never empty.
     pub pauses: Vec<Duration>,
-    /// Wait for another daemon of the clone to end.
+    /// Wait for another daemon of the clone to end, or in a single round for whoever works on the clone.
     pub waits: bool,
     /// Ends the daemon.
     pub stop: CancellationToken,
@@ -78,13 +78,14 @@ pub enum Once {
 ///
 /// # Errors
 ///
-/// When the clone cannot be pulled, or the pass not be made.
+/// [`ErrorKind::Busy`] when somebody else works on the clone and nobody wants to wait; when the clone cannot be pulled,
+/// or the pass not be made.
 pub async fn once(options: Options) -> Result<Once> {
     let in_force = InForce::begin(options.settings, Vec::new(), options.load)?;
     let patience =
         Patience { pauses: options.pauses, failed_rest: true, settings_stand: false, leave_loose_ends: false };
     let settings = in_force.get().clone();
-    let round = Round { settings, pulls: true, patience, filtered_again: false, stop: options.stop };
+    let round = Round { settings, pulls: true, patience, waits: options.waits, stop: options.stop };
     let Outcome { pull, pass, .. } = round.run((options.watcher)()).await;
     let summary = pass?.summary;
     pull.unwrap_or(Ok(()))?;
@@ -176,8 +177,6 @@ struct Daemon {
     loose_ends: (u32, Option<Instant>),
     /// A pass has been made with the settings in force.
     settings_stand: bool,
-    /// The filters are other ones than in the last pass.
-    filters_changed: bool,
     rounds: u64,
     last_sign: Instant,
 }
@@ -213,7 +212,6 @@ impl Daemon {
             retry_at: None,
             loose_ends: (0, None),
             settings_stand: false,
-            filters_changed: false,
             rounds: 0,
             last_sign: now,
         })
@@ -263,11 +261,9 @@ impl Daemon {
                 settings_stand: self.settings_stand && why != Cause::Settings,
                 leave_loose_ends: why != Cause::Settings && self.loose_ends.1.is_some_and(|at| clock < at),
             },
-            filtered_again: self.filters_changed,
+            waits: true,
             stop: self.stop.clone(),
         };
-        self.filters_changed = false;
-        let filtered_again = round.filtered_again;
         let leaves_loose_ends = round.patience.leave_loose_ends;
         self.monitor.round_begins(why.as_str());
         let (mut code, supervisor) = (self.code.take(), self.supervisor.clone());
@@ -296,8 +292,6 @@ impl Daemon {
         self.monitor.round_ended(pull, pass);
         self.clone_print = outcome.clone_print;
         self.settings_stand = wanted != Some(Cause::Settings) && (self.settings_stand || outcome.pass.is_ok());
-        // What it was to look at again, it has not.
-        self.filters_changed |= filtered_again && outcome.pass.is_err();
         self.after_pull(outcome.pull);
         self.after_pass(outcome.pass, leaves_loose_ends);
         tracing::debug!(round = self.rounds, took_ms = clock.elapsed().as_millis(), "the round ended");
@@ -433,8 +427,7 @@ impl Daemon {
                 }
                 None
             }
-            Look::New { warnings, filters } => {
-                self.filters_changed |= filters;
+            Look::New(warnings) => {
                 (self.hear_settings)(self.in_force.get());
                 for warning in warnings {
                     tracing::warn!("{warning}");

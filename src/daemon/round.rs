@@ -18,6 +18,9 @@ use crate::sync::{self, Request, Summary, Watcher};
 /// How long one call of the VCS may take.
 const VCS_TIME_LIMIT: Duration = Duration::from_secs(600);
 
+/// How long a pull waits for an hg that is at work in the clone.
+const LOCK_WAIT: Duration = Duration::from_secs(60);
+
 /// How long a pull that is about to end is left alone before it is looked at again.
 const PULL_PAUSE: Duration = Duration::from_millis(100);
 
@@ -27,8 +30,8 @@ pub(super) struct Round {
     /// Asks the master first.
     pub(super) pulls: bool,
     pub(super) patience: Patience,
-    /// The filters are other ones than in the last pass.
-    pub(super) filtered_again: bool,
+    /// Waits for whoever works on the clone.
+    pub(super) waits: bool,
     pub(super) stop: CancellationToken,
 }
 
@@ -82,9 +85,13 @@ impl Round {
         loop {
             let mut tell = |holder: &Holder| tracing::info!("waiting for {holder}");
             let dir = &self.settings.sync_status_path;
-            let lock = RunLock::acquire(dir, "poll", Wait::Yes(&mut tell), &self.stop).await?;
+            let wait = if self.waits { Wait::Yes(&mut tell) } else { Wait::No };
+            let lock = RunLock::acquire(dir, "poll", wait, &self.stop).await?;
             if Instant::now() > until || !sync::is_ahead_of_a_pull(repository, &Journal::open(dir)?).await? {
                 return Ok(lock);
+            }
+            if !self.waits {
+                return Err(sync::pull_is_ending());
             }
             // Not with the lock in hand: the pull may have a hook to run that waits for it.
             drop(lock);
@@ -99,7 +106,6 @@ impl Round {
             trigger: "poll".into(),
             retry_failed: true,
             patience: Some(self.patience.clone()),
-            filtered_again: self.filtered_again,
             ..Request::default()
         };
         if let Some(master) = crate::wire::master(&self.settings) {
@@ -115,6 +121,7 @@ impl Round {
         StateRepo::open(OpenOptions {
             branch: self.settings.state_branch.clone(),
             ssh: self.settings.state_ssh.clone(),
+            lock_wait: if self.waits { LOCK_WAIT } else { Duration::ZERO },
             time_limit: VCS_TIME_LIMIT,
             stop: self.stop.clone(),
             ..OpenOptions::new(&self.settings.state_repository_root)

@@ -15,13 +15,8 @@ pub type Load = Box<dyn Fn() -> Result<Loaded> + Send + Sync>;
 pub(super) enum Look {
     /// They say what they said before.
     Same,
-    /// They say something else, which is in force now.
-    New {
-        /// What the operator should know.
-        warnings: Vec<String>,
-        /// The filters are among it.
-        filters: bool,
-    },
+    /// They say something else, which is in force now; what the operator should know of it.
+    New(Vec<String>),
     /// They say something that cannot be; what was in force stays so.
     Refused(Error),
 }
@@ -67,11 +62,10 @@ impl InForce {
         self.print = print;
         match self.read() {
             Ok((settings, warnings)) => {
-                let filters = settings.filters != self.settings.filters;
                 self.settings = Arc::new(settings);
                 // They may name other files of filters.
                 self.print = files_print(&self.files());
-                if is_same { Look::Same } else { Look::New { warnings, filters } }
+                if is_same { Look::Same } else { Look::New(warnings) }
             }
             Err(error) => Look::Refused(error),
         }

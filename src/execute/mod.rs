@@ -157,6 +157,8 @@ pub struct Background {
     pub filtered_layers: HashSet<String>,
     /// Layers (`workspace.name`) that are for later, because the settings leave out what they need.
     pub waiting_layers: HashSet<String>,
+    /// Job files to be removed that the filters have always left out.
+    pub never_taken: HashSet<String>,
     /// GeoServers that were to read their data directory again when the last run ended.
     pub reload_due: HashSet<String>,
     /// The access rules of each channel at the tip: path and content.
@@ -482,6 +484,10 @@ impl Ctx<'_> {
     async fn document(&self, document: Document, voice: &mut tables::Voice<'_>) -> Result<JobEnd> {
         if let Some(setting) = left_out_by(&self.run.parts.choices.skip, self.file, document.action().as_str()) {
             return Ok(JobEnd::Waiting(format!("{setting} is set; the first run without it does the job")));
+        }
+        if document.action() == Action::Remove && self.run.background.never_taken.contains(&self.file.path) {
+            // Whoever made what bears its name, it was not this job.
+            return Ok(JobEnd::Filtered("the filters have never taken it: nothing is removed".to_owned()));
         }
         let complete = self.complete(document).await?;
         self.run.emit(Event::JobKnown { job: self.job, about: JobAbout::of(&complete.job) });

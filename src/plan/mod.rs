@@ -44,6 +44,8 @@ pub struct Plan {
     pub done: Vec<String>,
     /// Job files that have failed and rest until their time has come.
     pub postponed: Vec<String>,
+    /// Files that have been deleted and leave nothing to do: what is known of them is of no use any more.
+    pub gone: Vec<String>,
 }
 
 /// One job of the plan.
@@ -109,7 +111,13 @@ pub fn plan(candidates: Vec<Candidate>, known: &HashMap<String, Known>, again: A
     for candidate in candidates {
         let content_md5 = hex_md5(&candidate.content);
         let (action, work) = match job::parse(&candidate.file, &candidate.content, candidate.deleted) {
-            Ok(Parsed::Nothing { .. }) => continue,
+            Ok(Parsed::Nothing { .. }) => {
+                if candidate.deleted {
+                    // It may come back with the same content, and mean something again.
+                    plan.gone.push(candidate.file.path);
+                }
+                continue;
+            }
             Ok(Parsed::Job(document)) => (Some(document.action()), Work::Run(Box::new(document))),
             Err(error) => (None, Work::Invalid(error)),
         };
@@ -310,6 +318,16 @@ mod tests {
         let broken = candidate("geoserver/layers/ws.roads.json", "{");
         let plan = plan(vec![gone("other/layers/ws.roads.json"), broken], &known, Again::Never);
         assert_eq!(plan.jobs[1].unless, [(0, "geoserver/layers/ws.roads.json".to_owned())]);
+    }
+
+    #[test]
+    fn an_auxiliary_file_that_is_deleted_is_done_when_it_comes_back() {
+        let path = "geoserver/layers/ws.roads.empty_gwc.json";
+        let mut known = HashMap::from([succeeded(path, "{}", "empty_gwc")]);
+        let deleted = plan(vec![Candidate { deleted: true, ..candidate(path, "{}") }], &known, Again::Never);
+        assert_eq!((paths(&deleted), &deleted.gone), (vec![], &vec![path.to_owned()]));
+        known.retain(|path, _| !deleted.gone.contains(path));
+        assert_eq!(paths(&plan(vec![candidate(path, "{}")], &known, Again::Never)), [path]);
     }
 
     #[test]

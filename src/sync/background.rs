@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::coverage::Coverage;
+use super::lost::was_never_taken;
 use super::range::read;
 use crate::config::Settings;
 use crate::error::Result;
@@ -42,6 +43,14 @@ pub(super) async fn background(
             finished.insert(job.file.path.clone(), coverage.finished(&record, job.file.kind));
         }
     }
+    let mut never_taken = HashSet::new();
+    for job in plan.jobs.iter().filter(|job| job.action == Some(Action::Remove)) {
+        if known.get(&job.file.path).is_some_and(|known| known.state == State::Filtered)
+            && journal.job(&job.file.path)?.is_some_and(|record| was_never_taken(&record))
+        {
+            never_taken.insert(job.file.path.clone());
+        }
+    }
     follow_publications(plan, &mut finished);
     let layers_in = |state: State| {
         let in_state = known.iter().filter(move |(_, known)| known.state == state);
@@ -58,6 +67,7 @@ pub(super) async fn background(
         workspace_levels: workspace_levels(repository, tip, &files).await?,
         filtered_layers: layers_in(State::Filtered),
         waiting_layers: layers_in(State::Waiting),
+        never_taken,
         reload_due,
         access_rules: access_rules(repository, tip, &files).await?,
     })

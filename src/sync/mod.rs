@@ -3,12 +3,15 @@
 mod background;
 mod coverage;
 mod ledger;
+mod lost;
 mod range;
 mod reports;
+mod standing;
 pub mod takeover;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -27,9 +30,13 @@ use self::coverage::Coverage;
 use self::ledger::{Entry, job_of, learn, outcome, write_down};
 pub use self::range::{job_files, prepare};
 use self::reports::Files;
+use self::standing::Standing;
 
 /// How many events are taken together at most.
 const EVENTS_AT_ONCE: usize = 1024;
+
+/// How long `status` tells of what was removed.
+const PAST_JOBS_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What a pass is asked to do.
 #[derive(Debug, Clone, Default)]
@@ -48,8 +55,6 @@ pub struct Request {
     pub retry_failed: bool,
     /// Failed jobs rest until their time has come; without it all of them are tried that are met.
     pub patience: Option<Patience>,
-    /// Jobs that the filters have left out as well: they are other ones now.
-    pub filtered_again: bool,
 }
 
 /// What a pass is going to do, and where it leads.
@@ -67,8 +72,46 @@ pub struct Prepared {
     loose_ends: bool,
     /// What a GeoServer, or the database, that came in later lacks.
     coverage: Coverage,
+    /// What jobs are chosen by, and whether that has changed.
+    standing: Standing,
     /// The pass does all that is to be done.
     is_whole: bool,
+}
+
+impl Prepared {
+    /// Everything up to `applied` is applied, and nothing else is asked for.
+    fn nothing(applied: &Revision) -> Self {
+        Self {
+            from: applied.clone(),
+            to: applied.clone(),
+            plan: Plan::default(),
+            moves_cursor: false,
+            loose_ends: false,
+            coverage: Coverage::default(),
+            standing: Standing::default(),
+            is_whole: false,
+        }
+    }
+
+    /// Writes down what holds from now on, the jobs having ended.
+    fn end(&self, settings: &Settings, journal: &Journal, summary: &Summary) -> Result<()> {
+        // What rests has failed, and is found again only where the cursor has not passed it.
+        let all_is_well = summary.failed.is_empty() && summary.postponed == 0;
+        let kept = all_is_well || (settings.hook_on_failure == HookOnFailure::Accept && !summary.was_stopped());
+        if self.is_whole && kept {
+            self.coverage.end(journal)?;
+        }
+        if settings.rollback {
+            return Ok(());
+        }
+        if self.is_whole && !summary.was_stopped() {
+            self.standing.filters_were_asked(journal)?;
+        }
+        if self.is_whole && kept {
+            self.standing.channels_are_taken(journal)?;
+        }
+        if self.moves_cursor && kept { journal.set_cursor(self.to.as_str()) } else { Ok(()) }
+    }
 }
 
 /// How a pass ended.
@@ -148,6 +191,13 @@ pub async fn is_ahead_of_a_pull(repository: &mut StateRepo, journal: &Journal) -
     }
 }
 
+/// What somebody is told who does not want to wait for the end of such a pull.
+#[must_use]
+pub fn pull_is_ending() -> Error {
+    Error::new(ErrorKind::Busy, "a pull whose changesets are applied already is about to end")
+        .hint("run again in a moment, or without --no-wait")
+}
+
 /// Runs what was prepared and writes down how it went, as it goes.
 ///
 /// # Errors
@@ -159,18 +209,23 @@ pub async fn run(
     repository: &mut StateRepo,
     journal: &Journal,
     request: &Request,
-    prepared: Prepared,
+    mut prepared: Prepared,
     watcher: &mut dyn Watcher,
     stop: &CancellationToken,
 ) -> Result<Summary> {
     let clock = Instant::now();
+    // What ends this pass alone does not end who has asked for it.
+    let stop = &stop.child_token();
     let mut summary = Summary {
         done_before: prepared.plan.done.len(),
         postponed: prepared.plan.postponed.len(),
         ..Summary::default()
     };
     watcher.begins(&prepared);
-    let Prepared { from, to, plan, moves_cursor, loose_ends, coverage, is_whole } = prepared;
+    let plan = std::mem::take(&mut prepared.plan);
+    let has_jobs = !plan.jobs.is_empty();
+    let Prepared { from, to, coverage, .. } = &prepared;
+    journal.drop_jobs(&plan.gone)?;
     // What earlier runs could not deliver is delivered even if there is nothing to do.
     let master = crate::wire::master(settings);
     let reports = master.is_some();
@@ -181,12 +236,16 @@ pub async fn run(
         }
         _ => None,
     };
-    if !plan.jobs.is_empty() || loose_ends {
+    if !plan.jobs.is_empty() || prepared.loose_ends {
         // What can be refused is refused before anything is written down.
         let parts = crate::wire::parts(settings, watcher.meters(), stop)?;
         let again = !request.files.is_empty();
-        let background = background::background(settings, repository, journal, &to, &plan, &coverage, again).await?;
-        if moves_cursor && request.begin.as_ref() == Some(&from) && journal.cursor()?.is_none() && !from.is_null() {
+        let background = background::background(settings, repository, journal, to, &plan, coverage, again).await?;
+        if prepared.moves_cursor
+            && request.begin.as_ref() == Some(from)
+            && journal.cursor()?.is_none()
+            && !from.is_null()
+        {
             // Git keeps the commits even if a job fails: the next run starts where this one does.
             journal.set_cursor(from.as_str())?;
         }
@@ -252,14 +311,9 @@ pub async fn run(
         }
         journal.finish_run(run, &summary.for_history())?;
     }
-    // What rests has failed, and is found again only where the cursor has not passed it.
-    let all_is_well = summary.failed.is_empty() && summary.postponed == 0;
-    let kept = all_is_well || (settings.hook_on_failure == HookOnFailure::Accept && !summary.was_stopped());
-    if is_whole && kept {
-        coverage.end(journal)?;
-    }
-    if moves_cursor && kept && !settings.rollback {
-        journal.set_cursor(to.as_str())?;
+    prepared.end(settings, journal, &summary)?;
+    if prepared.is_whole && has_jobs && !summary.was_stopped() {
+        drop_past_jobs(repository, journal, &prepared.to).await?;
     }
     summary.took = clock.elapsed();
     watcher.ends(&summary);
@@ -267,6 +321,18 @@ pub async fn run(
         courier.finish().await;
     }
     Ok(summary)
+}
+
+/// Forgets removals and auxiliary jobs of long ago whose files are gone; else the journal would only ever grow.
+async fn drop_past_jobs(repository: &mut StateRepo, journal: &Journal, tip: &Revision) -> Result<()> {
+    let before = jiff::Timestamp::now().checked_sub(PAST_JOBS_KEPT).unwrap_or(jiff::Timestamp::MIN);
+    let mut past = journal.past_jobs(before)?;
+    if past.is_empty() {
+        return Ok(());
+    }
+    let there: HashSet<String> = repository.files(tip).await?.into_iter().collect();
+    past.retain(|path| !there.contains(path));
+    journal.drop_jobs(&past)
 }
 
 fn count(summary: &mut Summary, job_file: String, end: JobEnd) {

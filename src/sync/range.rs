@@ -3,13 +3,14 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::coverage::Coverage;
-use super::{Prepared, Request};
+use super::standing::Standing;
+use super::{Prepared, Request, lost};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute;
 use crate::job::{self, JobKind};
 use crate::journal::{Journal, Known, State};
-use crate::plan::{self, Again, Candidate};
+use crate::plan::{self, Again, Candidate, Patience};
 use crate::state_repo::{ChangeKind, Revision, StateRepo};
 
 /// Finds out what a pass has to do; reads the repository and the journal, changes nothing.
@@ -32,45 +33,62 @@ pub async fn prepare(
         Some(name) => repository.resolve(name).await?,
         None => None,
     };
+    if let (Some(cursor), true) = (&cursor, is_asked_to_stop_early(request))
+        && to != *cursor
+        && repository.is_ancestor(&to, cursor).await?
+    {
+        tracing::warn!(to = %to, applied = %cursor, "this is applied already, and more: nothing is done");
+        return Ok(Prepared::nothing(cursor));
+    }
+    if let Some(applied) = noted.as_ref().filter(|_| to.is_null() && request.files.is_empty())
+        && !cursor.as_ref().is_some_and(Revision::is_null)
+    {
+        return Err(lost::empty_clone(repository.root(), applied));
+    }
     let from = match (&request.from, &cursor, &request.begin) {
         (Some(name), _, _) => named_revision(repository, "--from", name).await?,
         (None, Some(cursor), _) => repository.fork_point(cursor, &to).await?,
         (None, None, Some(begin)) => begin.clone(),
         (None, None, None) => Revision::null(),
     };
-    if cursor.is_none() && !from.is_null() && request.from.is_none() {
+    if noted.is_none() && !from.is_null() && request.from.is_none() {
         tracing::warn!(
             from = %from,
             "nothing is known to be applied yet: only the new changesets are; `borg-slave sync --from null` applies what was in the clone before"
         );
     }
     let touched = journal.map(Journal::touched_since_cursor).transpose()?.unwrap_or_default();
-    let applied_is_gone = noted.is_some() && cursor.is_none();
+    // The changesets that were applied are gone again: any job may be of one of them.
+    let lost = noted.as_deref().filter(|_| cursor.is_none()).map(|applied| Lost {
+        applied,
+        told_to_go_on: request.from.is_some() && from.is_null(),
+        base_is_named: request.from.is_none() && request.begin.as_ref().is_some_and(|begin| !begin.is_null()),
+    });
+    let all_in_doubt = lost.as_ref().is_some_and(|lost| request.from.is_none() || lost.told_to_go_on);
     // Where nothing has changed, only what is unfinished matters, however many jobs are known.
     let coverage = Coverage::read(settings, journal)?;
+    let standing = journal.map(|journal| Standing::read(settings, journal)).transpose()?.unwrap_or_default();
+    let new_channels = if request.from.is_none() { standing.new_channels() } else { BTreeSet::new() };
     let nothing_new = request.files.is_empty()
         && from == to
         && touched.is_empty()
-        && !applied_is_gone
-        && !request.filtered_again
+        && lost.is_none()
+        && new_channels.is_empty()
+        && !standing.filters_differ()
         && !coverage.is_pending();
     let mut known = match journal {
         Some(journal) if nothing_new => journal.unfinished()?,
         Some(journal) => journal.digest()?,
         None => HashMap::new(),
     };
-    if let Some(journal) = journal
-        && nothing_new
-        && known.values().any(|known| known.action == job::Action::Remove.as_str())
-    {
-        // Whether it is still to go depends on what another channel has published.
-        known = journal.digest()?;
-    }
-    let (candidates, again) = if request.files.is_empty() {
+    let (mut candidates, again) = if request.files.is_empty() {
         let mut candidates = changed_files(settings, repository, &from, &to).await?;
-        let mut more = left_over(settings, &known, request, &candidates);
-        // The changesets that were applied are gone again: any job may be of one of them.
+        candidates.extend(files_of_channels(settings, repository, &to, &new_channels, &candidates).await?);
+        let mut more = left_over(settings, &known, request, standing.filters_differ(), &candidates);
         let anew = done_anew(settings, repository, journal, &to, &candidates).await?;
+        let is_of_new_channel =
+            |path: &&String| path.split_once('/').is_some_and(|(channel, _)| new_channels.contains(channel));
+        let mut in_doubt: Vec<String> = known.keys().filter(is_of_new_channel).cloned().collect();
         // Their success is not the last word.
         known.retain(|path, known| {
             let is_lacking = known.state == State::Succeeded && coverage.lacking().contains(path);
@@ -78,14 +96,28 @@ pub async fn prepare(
         });
         more.extend(anew);
         more.extend(coverage.lacking().iter().cloned());
-        let in_doubt = if applied_is_gone { known.keys().cloned().collect() } else { touched };
+        if all_in_doubt {
+            in_doubt.extend(known.keys().cloned());
+        } else {
+            in_doubt.extend(touched);
+        }
         let in_range: HashSet<String> = candidates.iter().map(|candidate| candidate.file.path.clone()).collect();
         more.extend(in_doubt);
         more.retain(|path| !in_range.contains(path.as_str()));
-        if from == to && request.from.is_none() && !applied_is_gone {
+        if from == to && request.from.is_none() && lost.is_none() {
             leave_refused_pulls(repository, journal, &mut more).await?;
         }
-        let mut again = named_again(settings, repository, journal, &to, &more).await?;
+        let (mut again, by_name) = named_again(settings, repository, journal, &to, &more).await?;
+        if let Some(lost) = &lost {
+            let here = candidates.iter().chain(&again).filter(|candidate| !candidate.deleted);
+            let knows_others = here
+                .into_iter()
+                .any(|candidate| lost::can_be_removed(&candidate.file) && known.contains_key(&candidate.file.path));
+            lost.check(repository, &by_name, knows_others, request)?;
+            if !all_in_doubt {
+                again.retain(|candidate| !by_name.contains(&candidate.file.path));
+            }
+        }
         add_newer_metadata(settings, repository, &to, &mut again).await?;
         again.retain(|candidate| !in_range.contains(candidate.file.path.as_str()));
         candidates.extend(again);
@@ -95,16 +127,32 @@ pub async fn prepare(
         add_newer_metadata(settings, repository, &to, &mut named).await?;
         (named, Again::Always)
     };
-    let mut candidates = candidates;
     if !settings.include.is_empty() {
         candidates.retain(|candidate| settings.include.contains(&candidate.file.path));
     }
+    if candidates.iter().any(|candidate| candidate.deleted) {
+        // Whether a layer goes depends on what the other channels publish.
+        if let Some(journal) = journal.filter(|_| nothing_new) {
+            known = journal.digest()?;
+        }
+        // What nobody listens to any more keeps no layer.
+        known.retain(|path, _| job::classify(path, &settings.channels).is_some());
+    }
     let mut plan = plan::plan(candidates, &known, again);
     if let Some(patience) = &request.patience {
-        plan.postpone(&known, patience, jiff::Timestamp::now());
+        let settings_stand = patience.settings_stand && !standing.filters_differ();
+        let patience = Patience { settings_stand, ..patience.clone() };
+        plan.postpone(&known, &patience, jiff::Timestamp::now());
     }
     let whole = request.files.is_empty() && settings.include.is_empty();
-    let moves_cursor = whole && (request.from.is_none() || cursor.is_none()) && cursor.as_ref() != Some(&to);
+    let reaches_on = match (&request.from, &cursor) {
+        (None, _) => true,
+        // What came before it was never applied; from null, that is nothing.
+        (Some(_), None) => from.is_null(),
+        // What was added and taken away again after an earlier one is not seen from there.
+        (Some(_), Some(cursor)) => from == *cursor,
+    };
+    let moves_cursor = whole && reaches_on && cursor.as_ref() != Some(&to);
     let mut loose_ends = false;
     if let Some(journal) = journal
         && !request.patience.as_ref().is_some_and(|patience| patience.leave_loose_ends)
@@ -114,7 +162,59 @@ pub async fn prepare(
         }
     }
     let is_whole = whole && request.from.is_none();
-    Ok(Prepared { from, to, plan, moves_cursor, loose_ends, coverage, is_whole })
+    Ok(Prepared { from, to, plan, moves_cursor, loose_ends, coverage, standing, is_whole })
+}
+
+/// Whether somebody has named where to stop. The hooks of Git name what the branch becomes, which may lie behind
+/// what is applied: then the master has taken changesets back.
+fn is_asked_to_stop_early(request: &Request) -> bool {
+    request.to.is_some() && request.from.is_none() && request.begin.is_none()
+}
+
+/// What is to be decided where the clone does not know what was applied.
+struct Lost<'a> {
+    /// The revision that was applied last.
+    applied: &'a str,
+    /// An operator has said that the tip is what counts, whatever came before.
+    told_to_go_on: bool,
+    /// The hook of a pull has named the changeset in the clone that the new ones follow.
+    base_is_named: bool,
+}
+
+impl Lost<'_> {
+    /// Refuses removals that nothing speaks for but that the tip lacks the files: those in `by_name`. `knows_others`:
+    /// other jobs that are applied are there.
+    fn check(&self, repository: &StateRepo, by_name: &[String], knows_others: bool, request: &Request) -> Result<()> {
+        let is_trusted = self.told_to_go_on || self.base_is_named && knows_others;
+        // A range that was named takes what it holds, and nothing else.
+        if by_name.is_empty() || is_trusted || request.from.is_some() {
+            return Ok(());
+        }
+        Err(lost::lost_history(repository.root(), self.applied, by_name, request.begin.is_some()))
+    }
+}
+
+/// The job files of channels that are listened to from now on, but for those in the range.
+async fn files_of_channels(
+    settings: &Settings,
+    repository: &mut StateRepo,
+    to: &Revision,
+    channels: &BTreeSet<&str>,
+    in_range: &[Candidate],
+) -> Result<Vec<Candidate>> {
+    if channels.is_empty() {
+        return Ok(Vec::new());
+    }
+    let in_range: HashSet<&str> = in_range.iter().map(|candidate| candidate.file.path.as_str()).collect();
+    let files = repository.files(to).await?;
+    let files = files.iter().filter(|path| !in_range.contains(path.as_str()));
+    let files: Vec<_> = files
+        .filter_map(|path| job::classify(path, &settings.channels))
+        .filter(|file| file.channel.as_deref().is_some_and(|channel| channels.contains(channel)))
+        .collect();
+    let names = channels.iter().copied().collect::<Vec<_>>().join(", ");
+    tracing::info!(channels = names, jobs = files.len(), "new in LISTEN_CHANNELS: all that is there is taken");
+    read(repository, to, files, false).await
 }
 
 /// The job files that a request names, or all of the tip.
@@ -249,6 +349,7 @@ fn left_over(
     settings: &Settings,
     known: &HashMap<String, Known>,
     request: &Request,
+    filters_differ: bool,
     candidates: &[Candidate],
 ) -> BTreeSet<String> {
     let in_range: HashSet<&str> = candidates.iter().map(|candidate| candidate.file.path.as_str()).collect();
@@ -260,7 +361,7 @@ fn left_over(
             State::Failed => request.retry_failed,
             State::Waiting => job::classify(path, &settings.channels)
                 .is_some_and(|file| execute::left_out_by(&settings.skip, &file, &known.action).is_none()),
-            State::Filtered => request.filtered_again,
+            State::Filtered => filters_differ,
             State::Succeeded => false,
         } && !in_range.contains(path.as_str()))
         .map(|(path, _)| path.clone())
@@ -296,21 +397,23 @@ async fn done_anew(
     Ok(anew)
 }
 
-/// Reads jobs again that the journal knows: at the tip, or, if they were deleted, where they last were.
+/// Reads jobs again that the journal knows: at the tip, or, if they were deleted, where they last were. Returns
+/// also which of them are to be removed although nothing tells so but that the tip has no such file.
 async fn named_again(
     settings: &Settings,
     repository: &mut StateRepo,
     journal: Option<&Journal>,
     tip: &Revision,
     paths: &BTreeSet<String>,
-) -> Result<Vec<Candidate>> {
+) -> Result<(Vec<Candidate>, Vec<String>)> {
     let files: Vec<_> = paths.iter().filter_map(|path| job::classify(path, &settings.channels)).collect();
-    if files.is_empty() {
-        return Ok(Vec::new());
+    let (mut candidates, mut by_name) = (Vec::new(), Vec::new());
+    // A clone without changesets says nothing of what is to go.
+    if files.is_empty() || tip.is_null() {
+        return Ok((candidates, by_name));
     }
     let wanted: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
     let contents = repository.contents(tip, &wanted).await?;
-    let mut candidates = Vec::new();
     for (file, content) in files.into_iter().zip(contents) {
         if let Some(content) = content {
             candidates.push(Candidate { file, deleted: false, content, revision: tip.as_str().to_owned() });
@@ -320,12 +423,17 @@ async fn named_again(
         let Some(record) = record else { continue };
         match repository.resolve(&record.revision).await? {
             Some(revision) => candidates.extend(read(repository, &revision, vec![file], true).await?),
-            None if record.action == job::Action::Remove.as_str() => {}
+            None if record.action == job::Action::Remove.as_str() || lost::was_never_taken(&record) => {}
             // Rolled back with its pull; what is to go follows from the file's name.
-            None => candidates.push(Candidate { file, deleted: true, content: Vec::new(), revision: record.revision }),
+            None => {
+                if lost::can_be_removed(&file) {
+                    by_name.push(file.path.clone());
+                }
+                candidates.push(Candidate { file, deleted: true, content: Vec::new(), revision: record.revision });
+            }
         }
     }
-    Ok(candidates)
+    Ok((candidates, by_name))
 }
 
 async fn named_files(
@@ -357,3 +465,6 @@ async fn named_files(
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

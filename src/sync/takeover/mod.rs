@@ -300,9 +300,9 @@ fn read_folder(dir: &Path, verdicts: &mut BTreeMap<String, Verdict>) -> Result<B
     Ok(statuses)
 }
 
-/// Journal and lock, which by default are kept where the Python slave kept its files.
+/// Journal and locks, which by default are kept where the Python slave kept its files.
 fn is_our_own(name: &str) -> bool {
-    name.starts_with("journal.sqlite3") || name == "run.lock"
+    name.starts_with("journal.sqlite3") || ["run.lock", "daemon.lock"].contains(&name)
 }
 
 /// A path that is a job file for a slave that listens to its channel.
