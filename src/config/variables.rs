@@ -77,7 +77,7 @@ variables! {
         SLAVE_NAME: Computed("host name"), "slave-003",
             "name in the master's monitor; no `/`, it becomes a directory of previews";
         LISTEN_CHANNELS: Literal("geoserver"), "geoserver,internal",
-            "comma list of the channels (top folders of the state repository) to take";
+            "comma list of the channels (top folders of the state repository) to take; of a new one everything is taken, with one that goes nothing is removed";
         HOOK_ON_FAILURE: Literal("refuse"), "accept",
             "`refuse`: a failed job rolls the pull back; `accept`: the changesets come in, failed jobs stay in the journal and are retried";
         POLL_INTERVAL: Literal("60"), "60",
