@@ -122,8 +122,8 @@ pub enum StepEnd {
 pub enum JobEnd {
     /// All its effects are there. The text says what was remarkable, if anything was.
     Succeeded(Option<String>),
-    /// It is a removal of what another job publishes, so that there was nothing to do; the text says which.
-    /// The other speaks for the layer.
+    /// It is a removal of what another job publishes, or was carried out before, so that there was nothing to
+    /// do; the text says why. The master is told nothing: it knows, or the other job speaks for the layer.
     Superseded(String),
     /// This slave's filters do not take it; the text says why.
     Filtered(String),

@@ -153,6 +153,8 @@ pub struct Background {
     pub finished_targets: HashMap<String, HashSet<String>>,
     /// Access level of each workspace that has a document in the repository.
     pub workspace_levels: HashMap<String, AuthLevel>,
+    /// Removals that were carried out before, and now concern only GeoServers that have come in since.
+    pub removed_before: HashSet<String>,
     /// Layers (`workspace.name`) that this slave's filters do not take.
     pub filtered_layers: HashSet<String>,
     /// Layers (`workspace.name`) that are for later, because the settings leave out what they need.
@@ -488,6 +490,9 @@ impl Ctx<'_> {
         if document.action() == Action::Remove && self.run.background.never_taken.contains(&self.file.path) {
             // Whoever made what bears its name, it was not this job.
             return Ok(JobEnd::Filtered("the filters have never taken it: nothing is removed".to_owned()));
+        }
+        if let Some(end) = self.removed_before(&document).await? {
+            return Ok(end);
         }
         let complete = self.complete(document).await?;
         self.run.emit(Event::JobKnown { job: self.job, about: JobAbout::of(&complete.job) });

@@ -3,13 +3,59 @@
 use std::collections::BTreeSet;
 
 use super::removals::Obstacle;
-use super::{Ctx, JobEnd, Step, succeeded};
+use super::{Ctx, JobEnd, Step, StepEnd, succeeded};
 use crate::error::{Error, ErrorKind, Result};
-use crate::geoserver::{GeoServer, StoreKind};
-use crate::job::{JobKind, Removal};
+use crate::geoserver::{GeoServer, Member, StoreKind};
+use crate::job::{Action, Document, JobKind, Removal};
 use crate::name::GeoName;
 
 impl Ctx<'_> {
+    /// Looks whether GeoServers that have come in since a removal was carried out hold what was removed; when
+    /// none does, that is all.
+    ///
+    /// What a GeoServer holds that comes in, nobody knows: it may be new, or a copy of another one, or have been
+    /// away for a while. So it is asked for every removal that ever was, but by one list for each workspace, and
+    /// what costs more (the metadata, a request for each layer, the CDN) is left to those that are found.
+    pub(super) async fn removed_before(&self, document: &Document) -> Result<Option<JobEnd>> {
+        if document.action() != Action::Remove || !self.run.background.removed_before.contains(&self.file.path) {
+            return Ok(None);
+        }
+        // Where there are more dots, only the metadata tell where the workspace ends.
+        let is_named = document.metadata().is_none() || self.file.stem.matches('.').count() == 1;
+        let Some(complete) = is_named.then(|| document.clone().complete_removal_without_metadata().ok()).flatten()
+        else {
+            return Ok(None);
+        };
+        let Some((workspace, name)) = complete.job.workspace_and_name() else { return Ok(None) };
+        let (member, step) = match self.file.kind {
+            JobKind::LayerGroup => (Member::Group(workspace.clone(), name.clone()), Step::RemoveGroup),
+            JobKind::Feature | JobKind::WmsLayer | JobKind::LiveLayer => {
+                (Member::Layer(workspace.clone(), name.clone()), Step::RemoveLayer)
+            }
+            // A store is looked for before it is removed.
+            _ => return Ok(None),
+        };
+        let servers = self.unfinished_geoservers();
+        let held = self.on_each(&servers, |server| {
+            let member = &member;
+            async move {
+                // A layer that this slave has published there may have left its styles.
+                let is_known = ["data", "columns", "tiles", "styles", "in store"]
+                    .iter()
+                    .any(|kind| self.recall(server, &Self::fact_key(kind, workspace, name)).is_some());
+                Ok(is_known || server.lists(member).await?)
+            }
+        });
+        if held.await?.contains(&true) {
+            return Ok(None);
+        }
+        for server in servers {
+            let look = Box::pin(async { Ok(((), StepEnd::Unchanged, Some("it is not there".to_owned()))) });
+            self.step(step, Some(server.name()), look).await?;
+        }
+        Ok(Some(JobEnd::Superseded("removed before; GeoServers that have come in since do not have it".to_owned())))
+    }
+
     /// Takes away what a store, layer or group job has made.
     pub(super) async fn remove(&self, job: &Removal) -> Result<JobEnd> {
         let servers = self.unfinished_geoservers();

@@ -92,6 +92,21 @@ impl GeoServer {
         Ok(found)
     }
 
+    /// Whether the list of a workspace's layers, or of its groups, has this one. One request per workspace,
+    /// kind and run; unlike [`GeoServer::existing_members`], what another program makes meanwhile may be
+    /// missed.
+    ///
+    /// # Errors
+    ///
+    /// As for every request.
+    pub async fn lists(&self, member: &Member) -> Result<bool> {
+        let mut writer = self.writer().await;
+        Ok(match member {
+            Member::Layer(workspace, name) => writer.layer_names(workspace).await?.contains(name.as_str()),
+            Member::Group(workspace, name) => writer.groups(Some(workspace)).await?.contains_key(name.as_str()),
+        })
+    }
+
     /// Publishes a layer group, or brings it to what is told in place; one that is broken is repaired.
     /// All members must be there.
     ///

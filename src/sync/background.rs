@@ -28,6 +28,7 @@ pub(super) async fn background(
     again: bool,
 ) -> Result<Background> {
     let mut finished = HashMap::new();
+    let mut removed_before = HashSet::new();
     let known = journal.digest()?;
     for job in &plan.jobs {
         // What succeeded everywhere and runs nevertheless has to be done anew, everywhere.
@@ -41,6 +42,9 @@ pub(super) async fn background(
             && let Some(record) = journal.job(&job.file.path)?
         {
             finished.insert(job.file.path.clone(), coverage.finished(&record, job.file.kind));
+            if coverage.is_removed_elsewhere(&record, job.file.kind) {
+                removed_before.insert(job.file.path.clone());
+            }
         }
     }
     let mut never_taken = HashSet::new();
@@ -65,6 +69,7 @@ pub(super) async fn background(
         facts: Facts::new(markers),
         finished_targets: finished,
         workspace_levels: workspace_levels(repository, tip, &files).await?,
+        removed_before,
         filtered_layers: layers_in(State::Filtered),
         waiting_layers: layers_in(State::Waiting),
         never_taken,

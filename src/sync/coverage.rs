@@ -119,6 +119,15 @@ impl Coverage {
             }
     }
 
+    /// The job is a removal that was carried out, and only GeoServers that have come in since may hold what
+    /// it removed.
+    pub(super) fn is_removed_elsewhere(&self, record: &JobRecord, kind: JobKind) -> bool {
+        action(record) == Some(Action::Remove)
+            && record.state == State::Succeeded
+            && self.lacking.contains(&record.job_file)
+            && !self.lacks_database(record, kind)
+    }
+
     /// Where a job that is tried again need not be done again.
     pub(super) fn finished(&self, record: &JobRecord, kind: JobKind) -> HashSet<String> {
         // GeoServer is to see the data that come now.

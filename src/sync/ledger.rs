@@ -98,7 +98,7 @@ pub(super) fn write_down(
         if outcome.state == State::Failed {
             outcome.next_try = patience.map(|patience| patience.next_try(Timestamp::now(), entry.attempts));
         }
-        // Of one that was superseded, another one speaks.
+        // Of one that was superseded there is nothing to tell.
         if let Some(subject) = entry.subject.as_ref().filter(|_| !matches!(end, JobEnd::Superseded(_))) {
             reports.extend(subject.ended(journal, &entry.job_file, &outcome)?);
         }

@@ -60,9 +60,10 @@ async fn everything_without_geoserver_and_then_with_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_geoserver_that_is_added_gets_every_layer() {
     let world = World::start(Vcs::Hg).await;
-    let (roads, tracks) = (Layer::new("w", "roads"), Layer::new("w", "tracks"));
-    world.publish(&roads).await;
-    world.publish(&tracks).await;
+    let (roads, tracks, rail) = (Layer::new("w", "roads"), Layer::new("w", "tracks"), Layer::new("w", "rail"));
+    for layer in [&roads, &tracks, &rail] {
+        world.publish(layer).await;
+    }
     world.publish_meta(&roads.clone().title("Newer title"));
     let group = world.publish_group("w", "all", &[("publish", "roads")], &json!({}));
     world.master.write("geoserver/layers.properties", "mode=HIDE\n*.*.r=*\nw.roads.r=ROLE_A\n");
@@ -84,6 +85,9 @@ async fn a_geoserver_that_is_added_gets_every_layer() {
     assert_eq!(relations(&world, &["w"]).await, before, "nothing is restored again");
     assert_eq!(added.layer("w", "roads").unwrap().title, "Newer title");
     assert!(added.layer("w", "tracks").is_none());
+    // What was removed long ago is looked for in a list, and not removed again.
+    let asked = added.requests();
+    assert!(asked.iter().all(|request| !request.path.contains("tracks")), "{asked:?}");
     let rest = crate::support::rest::Rest::new(&added.url(), "admin", "geoserver");
     assert_eq!(rest.group("w", "all").await.unwrap(), ["w:roads"]);
     assert_eq!(rest.rules().await["w.roads.r"], "ROLE_A");
@@ -96,9 +100,15 @@ async fn a_geoserver_that_is_added_gets_every_layer() {
     world.set("GEOSERVER_URL", &first);
     world.publish(&roads.clone().title("Third title").rows(20)).await;
     world.master.remove(roads.meta_file());
-    world.commit("roads anew");
+    world.remove(&rail);
+    world.commit("roads anew; another one goes");
     world.pull().succeeded();
     assert_eq!(added.requests(), []);
+    // Nothing is known of what it holds, as of a copy of another one.
+    let journal = rusqlite::Connection::open(world.clone.join("code/.sync_status/journal.sqlite3")).unwrap();
+    let target = added.url();
+    assert!(journal.execute("delete from marker where target = ?1", [target.trim_end_matches('/')]).unwrap() > 0);
+    drop(journal);
     world.set("GEOSERVER_URL", &format!("{first},{}", added.url()));
     clear_requests(&world);
     world.publish(&tracks).await;
@@ -106,6 +116,7 @@ async fn a_geoserver_that_is_added_gets_every_layer() {
     world.pull().succeeded();
     assert_eq!(added.layer("w", "roads").unwrap().title, "Third title");
     assert!(added.layer("w", "tracks").is_some());
+    assert!(added.layer("w", "rail").is_none(), "what was removed while it was away is removed from it");
 
     // Where nothing is noted of what is complete, nothing is taken for it.
     let journal = rusqlite::Connection::open(world.clone.join("code/.sync_status/journal.sqlite3")).unwrap();

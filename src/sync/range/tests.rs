@@ -76,6 +76,7 @@ impl Slave {
     /// Makes a pass whose jobs all end in `state`.
     async fn pass(&self, request: &Request, state: State) -> Vec<String> {
         let prepared = self.prepare(request).await.unwrap();
+        prepared.coverage.begin(&self.journal).unwrap();
         self.journal.drop_jobs(&prepared.plan.gone).unwrap();
         for job in &prepared.plan.jobs {
             let new = NewJob {
