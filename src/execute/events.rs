@@ -133,6 +133,26 @@ pub enum JobEnd {
     Failed(crate::error::Error),
 }
 
+/// How a job has ended, for those that follow it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    Succeeded,
+    Filtered,
+    Waiting,
+    Failed,
+}
+
+impl From<&JobEnd> for Ended {
+    fn from(end: &JobEnd) -> Self {
+        match end {
+            JobEnd::Succeeded(_) | JobEnd::Superseded(_) => Self::Succeeded,
+            JobEnd::Filtered(_) => Self::Filtered,
+            JobEnd::Waiting(_) => Self::Waiting,
+            JobEnd::Failed(_) => Self::Failed,
+        }
+    }
+}
+
 /// What a job is about, as the master's monitor names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobAbout {

@@ -37,6 +37,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use self::events::Ended;
 pub use self::events::{Event, JobAbout, JobEnd, Note, Step, StepEnd};
 pub use self::facts::Facts;
 pub use self::followers::RELOAD;
@@ -323,26 +324,6 @@ struct Run {
     ended: Vec<watch::Sender<Option<Ended>>>,
     /// Some job has failed.
     failed: AtomicBool,
-}
-
-/// How a job has ended, for those that follow it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ended {
-    Succeeded,
-    Filtered,
-    Waiting,
-    Failed,
-}
-
-impl From<&JobEnd> for Ended {
-    fn from(end: &JobEnd) -> Self {
-        match end {
-            JobEnd::Succeeded(_) | JobEnd::Superseded(_) => Self::Succeeded,
-            JobEnd::Filtered(_) => Self::Filtered,
-            JobEnd::Waiting(_) => Self::Waiting,
-            JobEnd::Failed(_) => Self::Failed,
-        }
-    }
 }
 
 /// What a step gives its job, how it ended, and what there is to say about it.
