@@ -87,6 +87,7 @@ pub fn transfer(
         ssh: settings.file_ssh.clone(),
         cache_path: settings.cache_path.clone(),
         parallel: settings.limits.downloads,
+        ahead: settings.limits.ahead,
         sync_server: settings
             .sync_server
             .as_ref()

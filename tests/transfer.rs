@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::sshd::{Fate, Knobs, Proxy, Sshd};
 
+mod ahead;
 mod sending;
 
 /// Master's directory, slave's cache, and what fetches between them.
@@ -52,6 +53,7 @@ impl Place {
             ssh,
             cache_path: self.cache(),
             parallel: 4,
+            ahead: u64::MAX,
             sync_server: None,
             share_layer_data: false,
             idle_timeout: Duration::from_secs(20),

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Fastly;
+use super::load::GIGABYTE;
 use super::load_servers::{self, DatabaseVariables};
 use super::settings::{DatabaseSettings, GeoServerSettings, Settings};
 use super::variables::{self as v, VARIABLES};
@@ -45,6 +46,7 @@ impl Settings {
             (v::SHARE_PREVIEW_DATA.name, self.share_preview_data.to_string()),
             (v::KEEP_CACHED_FILES.name, self.keep_cached_files.to_string()),
             (v::PARALLEL_DOWNLOADS.name, self.limits.downloads.to_string()),
+            (v::DOWNLOAD_AHEAD.name, (self.limits.ahead / GIGABYTE).to_string()),
             (v::TRANSFER_TIMEOUT.name, seconds(self.limits.transfer_idle)),
             (v::STEP_TIMEOUT.name, seconds(self.limits.step)),
             (v::GEOSERVER_URL.name, self.each(|server| server.url.to_string())),

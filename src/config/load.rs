@@ -14,6 +14,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// One day, in seconds.
 const DAY: u64 = 86_400;
 
+/// As the makers of disks count it, in bytes.
+pub(super) const GIGABYTE: u64 = 1_000_000_000;
+
 /// What a load gives.
 #[derive(Debug)]
 pub struct Loaded {
@@ -271,6 +274,8 @@ fn seconds(values: &mut Values, variable: &Variable, most: u64) -> Option<Durati
 
 fn limits(values: &mut Values) -> Option<Limits> {
     let downloads = values.number(&v::PARALLEL_DOWNLOADS, &(1..=16), "");
+    let ahead =
+        values.number(&v::DOWNLOAD_AHEAD, &(1..=100_000), "gigabytes").map(|gigabytes: u64| gigabytes * GIGABYTE);
     let restores = if values.given(&v::PARALLEL_RESTORES).is_some() {
         values.number(&v::PARALLEL_RESTORES, &(1..=32), "")
     } else {
@@ -278,7 +283,13 @@ fn limits(values: &mut Values) -> Option<Limits> {
     };
     let transfer_idle = seconds(values, &v::TRANSFER_TIMEOUT, DAY);
     let step = seconds(values, &v::STEP_TIMEOUT, 7 * DAY);
-    Some(Limits { downloads: downloads?, restores: restores?, transfer_idle: transfer_idle?, step: step? })
+    Some(Limits {
+        downloads: downloads?,
+        ahead: ahead?,
+        restores: restores?,
+        transfer_idle: transfer_idle?,
+        step: step?,
+    })
 }
 
 fn filter(values: &mut Values, variable: &Variable, root: &Path) -> Option<FilterSource> {

@@ -235,6 +235,8 @@ impl HookOnFailure {
 pub struct Limits {
     /// Transfers at the same time, 1..=16.
     pub downloads: usize,
+    /// Bytes of dumps that may be here before they are restored.
+    pub ahead: u64,
     /// Restores at the same time, 1..=32.
     pub restores: usize,
     /// How long a transfer may go without a byte.

@@ -126,6 +126,8 @@ variables! {
             "keep fetched files after use; true on a slave that others name as their SYNC_SERVER";
         PARALLEL_DOWNLOADS: Literal("2"), "4",
             "transfers at the same time, 1 to 16";
+        DOWNLOAD_AHEAD: Literal("20"), "100",
+            "gigabytes of dumps that may lie in CACHE_PATH before they are restored, 1 to 100000; downloads wait beyond that";
         TRANSFER_TIMEOUT: Literal("60"), "120",
             "seconds without a byte after which a transfer is given up, 1 to 86400";
         STEP_TIMEOUT: Literal("21600"), "43200",

@@ -29,7 +29,7 @@ impl Ctx<'_> {
             Box::pin(self.publish_table(job, &table, dump, voice, &mut notes)),
             Box::pin(self.style_files(&layer, &servers))
         );
-        fetched.extend(data?);
+        data?;
         if !servers.is_empty() {
             let store = self.workspace_store(job, &layer.store);
             let publish = self.publish_on_geoservers(&layer, Some(&store), &servers, styles?, &mut notes);
@@ -120,8 +120,7 @@ impl Ctx<'_> {
         dump: Option<&FileRef>,
         voice: &mut Voice<'_>,
         notes: &mut Vec<String>,
-    ) -> Result<Option<Fetched>> {
-        let mut fetched = None;
+    ) -> Result<()> {
         if job.sync_postgres_data
             && let Some(database) = &self.run.parts.database
         {
@@ -130,23 +129,23 @@ impl Ctx<'_> {
             }
             let schemas = [&table.schema, &table.data_schema, &table.outdated_schema];
             let schemas = self.schemas(database, schemas, job.access, Some((&job.workspace, &job.name)));
-            fetched = match dump {
+            match dump {
                 Some(dump) => {
                     let ((), dump) = tokio::try_join!(Box::pin(schemas), Box::pin(self.dump(job, dump)))?;
                     Box::pin(self.replace_table(database, job, table, &dump, voice, notes)).await?;
-                    Some(dump)
+                    // At once: others may wait for the room that it takes.
+                    if !self.run.parts.choices.keep_cached_files {
+                        self.discard(&[dump]);
+                    }
                 }
-                None => {
-                    Box::pin(schemas).await?;
-                    None
-                }
-            };
+                None => Box::pin(schemas).await?,
+            }
         }
         // Nobody has to wait for a table that this job does not touch.
         voice.loads_nothing();
         voice.ready();
         voice.swapped();
-        Ok(fetched)
+        Ok(())
     }
 
     async fn dump(&self, job: &FeatureJob, file: &FileRef) -> Result<Fetched> {
@@ -178,6 +177,8 @@ impl Ctx<'_> {
         voice.ready();
         let published = async {
             if !archive.foreign_keys().is_empty() {
+                // Their tables may be among those that wait for room.
+                dump.lets_others_come();
                 let make = Box::pin(self.foreign_keys(database, table, &archive));
                 notes.extend(self.step(Step::ForeignKeys, None, make).await?);
             }
@@ -230,6 +231,7 @@ impl Ctx<'_> {
             // Rows of a table that is still to be replaced may point to rows that are gone here.
             Err(error) if matches!(error.kind(), ErrorKind::Database | ErrorKind::Dependency) => {
                 tracing::debug!(error = error.one_line(), "the swap is tried again after the others");
+                dump.lets_others_come();
                 voice.others_swapped().await;
                 database.swap(table, Some(&md5)).await
             }

@@ -29,6 +29,7 @@ pub(super) const PARTIAL_DIR: &str = ".rsync-partial";
 pub struct CacheName {
     name: String,
     older: Vec<String>,
+    is_large: bool,
 }
 
 impl CacheName {
@@ -51,10 +52,11 @@ impl CacheName {
                 .hint("dumps are made by pg_dump in custom format (.db) or tar format (.tar); publish again"));
             }
         };
-        Self::new(
+        let dump = Self::new(
             &format!("{workspace}.{name}.{extension}"),
             &[format!("{name}.{extension}"), format!("{workspace}.{name}.{other}"), format!("{name}.{other}")],
-        )
+        )?;
+        Ok(Self { is_large: true, ..dump })
     }
 
     /// A job's metadata: `<workspace>.<name>.meta.json`.
@@ -85,13 +87,18 @@ impl CacheName {
             )
             .hint("shorten the names of the layer or its styles on the master"));
         }
-        Ok(Self { name: safe, older: older.iter().map(|older| file_name(older)).collect() })
+        Ok(Self { name: safe, older: older.iter().map(|older| file_name(older)).collect(), is_large: false })
     }
 
     /// The file's name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.name
+    }
+
+    /// A kind of file that can fill a disk.
+    pub(super) fn is_large(&self) -> bool {
+        self.is_large
     }
 
     /// The names that slaves of other versions give the same file, likeliest first.

@@ -17,11 +17,13 @@ pub(super) struct Failure {
     pub(super) detail: String,
     /// What is wrong when it is not the file itself: the host, a directory or a program of this machine.
     pub(super) place: Option<String>,
+    /// This machine's disk is full.
+    pub(super) disk_full: bool,
 }
 
 impl Failure {
     pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None, detail: String::new(), place: None }
+        Self { kind, message: message.into(), hint: None, detail: String::new(), place: None, disk_full: false }
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -47,13 +49,19 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let detail = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        let source = std::error::Error::source(&error);
+        let detail = source.map(ToString::to_string).unwrap_or_default();
+        let io = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+        let disk_full = io.is_some_and(|source| {
+            matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+        });
         Self {
             kind: error.kind(),
             message: error.message().to_owned(),
             hint: error.hint_text().map(str::to_owned),
             detail,
             place: error.subject_text().map(str::to_owned),
+            disk_full,
         }
     }
 }
@@ -193,11 +201,10 @@ pub(super) fn ssh_failure(stderr: &str) -> Option<Failure> {
 fn disk_full(stderr: &str) -> Option<Failure> {
     let full = |line: &&str| line.contains("No space left on device") || line.contains("Disk quota exceeded");
     let line = stderr.lines().find(|line| full(line) && !line.contains("[sender]"))?;
-    Some(
-        Failure::new(ErrorKind::Io, "the disk of CACHE_PATH is full")
-            .hint("free space on that file system (df -h shows it) or move CACHE_PATH, then run again: finished files are not fetched again")
-            .detail(line),
-    )
+    let full = Failure::new(ErrorKind::Io, "the disk of CACHE_PATH is full")
+        .hint("free space on that file system (df -h shows it) or move CACHE_PATH, then run again: finished files are not fetched again")
+        .detail(line);
+    Some(Failure { disk_full: true, ..full })
 }
 
 fn no_rsync(stderr: &str) -> bool {

@@ -21,6 +21,7 @@ use super::connection::{Connections, stopped};
 use super::copy::{self, Job};
 use super::location::Peer;
 use super::remote_shell::with_session;
+use super::room::Room;
 use super::rsync::{Line, Run};
 use super::ssh_command::SshCommand;
 use super::waiting::{Item, Waiting, staged};
@@ -42,6 +43,7 @@ pub(super) struct Engine {
     pub(super) connections: Connections,
     pub(super) cache: Cache,
     pub(super) slots: Arc<Semaphore>,
+    pub(super) room: Arc<Room>,
     pub(super) idle: Duration,
     pub(super) time_limit: Duration,
     pub(super) stop: CancellationToken,
@@ -118,6 +120,14 @@ impl Engine {
     }
 }
 
+/// How a try to fetch a batch ended whose connection held.
+enum End {
+    /// Whoever waited for a file that was asked for knows what became of it.
+    Settled,
+    /// There was too little room for the next file, which has so many bytes.
+    NoRoom(u64),
+}
+
 struct Batch {
     engine: Arc<Engine>,
     peer: Peer,
@@ -132,7 +142,7 @@ struct Batch {
 impl Batch {
     fn new(engine: Arc<Engine>, peer: Peer, items: Vec<Item>, busy: Arc<Mutex<HashSet<String>>>) -> Self {
         let staging = engine.cache.staging(&peer);
-        let waiting = Waiting::new(items, staging.clone(), engine.progress.clone());
+        let waiting = Waiting::new(items, staging.clone(), engine.progress.clone(), Arc::clone(&engine.room));
         let all = waiting.paths();
         let stop = engine.stop.child_token();
         Self { engine, peer, staging, all, busy, items: waiting, stop }
@@ -148,13 +158,41 @@ impl Batch {
                 .build()
         };
         let mut delays = new_delays();
-        for attempt in 1..=TRIES {
+        let mut broken = 0;
+        let (mut only_small, mut lacking) = (false, 0);
+        while !self.items.is_empty() {
             let before = (self.items.arrived(), self.partial_bytes());
-            let Err(failure) = self.attempt().await else { break };
+            let ended = self.attempt(only_small).await;
+            self.items.give_room_back();
+            let failure = match ended {
+                Ok(End::Settled) if !only_small => break,
+                Ok(ended) => {
+                    // What needs no room goes on; the rest waits, and others may use the slot meanwhile.
+                    only_small = false;
+                    if let End::NoRoom(bytes) = ended {
+                        (only_small, lacking) = (!self.items.small_paths().is_empty(), bytes);
+                    }
+                    if !only_small {
+                        drop(permit.take());
+                        self.until_room(lacking).await;
+                        permit = Arc::clone(&self.engine.slots).acquire_owned().await.ok();
+                    }
+                    continue;
+                }
+                Err(failure) => failure,
+            };
+            if failure.disk_full {
+                drop(permit.take());
+                if self.until_disk_is_freed().await {
+                    permit = Arc::clone(&self.engine.slots).acquire_owned().await.ok();
+                    continue;
+                }
+            }
+            broken += 1;
             if (self.items.arrived(), self.partial_bytes()) > before {
                 delays = new_delays();
             }
-            let delay = if failure.kind.retry() == Retry::Soon && attempt < TRIES { delays.next() } else { None };
+            let delay = if failure.kind.retry() == Retry::Soon && broken < TRIES { delays.next() } else { None };
             let Some(delay) = delay else {
                 self.items.fail_all(&failure, &self.peer);
                 break;
@@ -174,6 +212,22 @@ impl Batch {
         drop(permit);
     }
 
+    async fn until_room(&self, bytes: u64) {
+        tokio::select! {
+            () = self.engine.room.has_room_for(bytes) => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
+    /// Waits until all dumps that are here have been used; false when that cannot help.
+    async fn until_disk_is_freed(&self) -> bool {
+        tracing::warn!(host = %self.peer, "the disk of CACHE_PATH is full: the transfer waits for the restores that are under way");
+        tokio::select! {
+            freed = self.engine.room.is_empty() => freed,
+            () = self.stop.cancelled() => false,
+        }
+    }
+
     fn partial_bytes(&self) -> u64 {
         let length = |path: &String| {
             let partial = partial_of(&staged(&self.staging, path))?;
@@ -182,21 +236,27 @@ impl Batch {
         self.items.paths().iter().filter_map(length).sum()
     }
 
-    /// Tries to fetch all that is still waited for. An error is one of the whole batch.
-    async fn attempt(&mut self) -> Result<(), Failure> {
+    /// What is to be asked for: all that is still waited for, or what of it needs no room.
+    fn wanted(&self, only_small: bool) -> Vec<String> {
+        if only_small { self.items.small_paths() } else { self.items.paths() }
+    }
+
+    /// Tries to fetch what is wanted. An error is one of the whole batch.
+    async fn attempt(&mut self, only_small: bool) -> Result<End, Failure> {
         if self.stop.is_cancelled() {
             return Err(stopped());
         }
         self.items.start_over();
         self.engine.cache.prepare(Some(&self.peer)).map_err(Failure::from)?;
         if self.engine.without_rsync(&self.peer) {
-            return self.copy().await;
+            return self.copy(only_small).await;
         }
         let link = self.engine.connections.up(&self.peer).await?;
         self.items.park_leftovers();
-        let paths = self.items.paths();
-        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
-        // Cancelled when rsync says nothing for too long.
+        let wanted = self.wanted(only_small);
+        let paths: Vec<&str> = wanted.iter().map(String::as_str).collect();
+        // Cancelled when rsync says nothing for too long, or begins a file that there is no room for.
+        let mut no_room = None;
         let silent = self.stop.child_token();
         let run = Run {
             ssh: self.engine.ssh.for_rsync(&link.options),
@@ -214,7 +274,10 @@ impl Batch {
             match line {
                 Line::Begins { path, bytes } => {
                     waiting.previous_is_whole();
-                    waiting.begins(path, Some(bytes));
+                    if let Some(bytes) = waiting.begins(path, Some(bytes)) {
+                        no_room = Some(bytes);
+                        silent.cancel();
+                    }
                 }
                 Line::Progress { bytes, rate } => {
                     waiting.progress(bytes, rate);
@@ -227,6 +290,9 @@ impl Batch {
         });
         let finished = watch(run, &heard, self.engine.idle, &silent).await;
         self.items.collect_arrived();
+        if let Some(bytes) = no_room.filter(|_| !self.stop.is_cancelled()) {
+            return Ok(End::NoRoom(bytes));
+        }
         if silent.is_cancelled() && !self.stop.is_cancelled() {
             self.engine.connections.lost(&self.peer, &link).await;
             return Err(Failure::new(
@@ -237,15 +303,15 @@ impl Batch {
         }
         let finished = match finished {
             Ok(finished) => finished,
-            Err(error) if is_not_found(&error) => return self.without_rsync_from_now().await,
+            Err(error) if is_not_found(&error) => return self.without_rsync_from_now(only_small).await,
             Err(error) => return Err(error.into()),
         };
         match judge(finished.status.code(), &finished.stderr) {
             Verdict::EachFile => {
-                self.items.settle(&finished.stderr);
-                Ok(())
+                self.items.settle(&wanted, &finished.stderr);
+                Ok(End::Settled)
             }
-            Verdict::NoRsync => self.without_rsync_from_now().await,
+            Verdict::NoRsync => self.without_rsync_from_now(only_small).await,
             Verdict::Failed(failure) => {
                 if failure.kind == ErrorKind::Unreachable {
                     self.engine.connections.lost(&self.peer, &link).await;
@@ -254,63 +320,77 @@ impl Batch {
                     // What cannot be finished shall not fill the disk.
                     self.items.drop_partials();
                 }
-                if self.items.is_empty() { Ok(()) } else { Err(failure) }
+                if self.items.is_empty() { Ok(End::Settled) } else { Err(failure) }
             }
         }
     }
 
-    async fn without_rsync_from_now(&mut self) -> Result<(), Failure> {
+    async fn without_rsync_from_now(&mut self, only_small: bool) -> Result<End, Failure> {
         tracing::warn!(host = %self.peer, "rsync is missing there or here: files are copied one by one, which is slower; install rsync on both sides");
         self.engine.without_rsync.lock().unwrap_or_else(PoisonError::into_inner).insert(self.peer.clone());
-        self.copy().await
+        self.copy(only_small).await
     }
 
     /// Fetches without `rsync`.
-    async fn copy(&mut self) -> Result<(), Failure> {
+    async fn copy(&mut self, only_small: bool) -> Result<End, Failure> {
         let job = |path: &String| {
             let staged = staged(&self.staging, path);
             Job { path: path.clone(), partial: partial_of(&staged).unwrap_or(staged) }
         };
-        let jobs: Vec<Job> = self.items.paths().iter().map(job).collect();
+        let jobs: Vec<Job> = self.wanted(only_small).iter().map(job).collect();
+        // Cancelled when a file begins that there is no room for.
+        let mut no_room = None;
+        let enough = self.stop.child_token();
         if self.engine.ssh.needs_program.is_none() {
             let (send, mut steps) = mpsc::unbounded_channel();
             let sftp_jobs = jobs.clone();
-            let work =
-                with_session(&self.engine.ssh, &self.peer, self.engine.idle, &self.stop, move |session, stop| {
-                    copy::by_sftp(session, &sftp_jobs, stop, |step| {
-                        // The batch has gone when nobody listens; the stop token ends the copy then.
-                        let _ = send.send(step);
-                    })
-                });
+            let work = with_session(&self.engine.ssh, &self.peer, self.engine.idle, &enough, move |session, stop| {
+                copy::by_sftp(session, &sftp_jobs, stop, |step| {
+                    // The batch has gone when nobody listens; the stop token ends the copy then.
+                    let _ = send.send(step);
+                })
+            });
             tokio::pin!(work);
             let result = loop {
                 tokio::select! {
                     biased;
-                    Some(step) = steps.recv() => self.items.step(step),
+                    Some(step) = steps.recv() => if let Some(bytes) = self.items.step(step) {
+                        no_room = Some(bytes);
+                        enough.cancel();
+                    },
                     result = &mut work => break result,
                 }
             };
             while let Ok(step) = steps.try_recv() {
-                self.items.step(step);
+                let _ = self.items.step(step);
+            }
+            if let Some(bytes) = no_room.filter(|_| !self.stop.is_cancelled()) {
+                return Ok(End::NoRoom(bytes));
             }
             match result {
                 Err(failure) if failure.kind == ErrorKind::Unsupported => {
                     tracing::debug!(host = %self.peer, reason = %failure.message, "the ssh program is used instead of the library");
                 }
-                other => return other,
+                other => return other.map(|()| End::Settled),
             }
         }
         let link = self.engine.connections.up(&self.peer).await?;
         let engine = Arc::clone(&self.engine);
         let waiting = &mut self.items;
-        let result = copy::by_program(&engine.ssh, &link.options, &self.peer, &jobs, engine.idle, &self.stop, |step| {
-            waiting.step(step);
+        let result = copy::by_program(&engine.ssh, &link.options, &self.peer, &jobs, engine.idle, &enough, |step| {
+            if let Some(bytes) = waiting.step(step) {
+                no_room = Some(bytes);
+                enough.cancel();
+            }
         })
         .await;
         if result.as_ref().is_err_and(|failure| failure.kind == ErrorKind::Unreachable) {
             engine.connections.lost(&self.peer, &link).await;
         }
-        result
+        if let Some(bytes) = no_room.filter(|_| !self.stop.is_cancelled()) {
+            return Ok(End::NoRoom(bytes));
+        }
+        result.map(|()| End::Settled)
     }
 }
 

@@ -7,8 +7,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::checksum::of_file;
 use super::complaint::Failure;
-use super::dispatch::serve;
+use super::dispatch::{Engine, serve};
 use super::location::{Location, Peer, Remote};
+use super::room::Place;
 use super::waiting::Item;
 use super::{Fetched, Inner, Md5, Origin, Request, blocking, remote_shell};
 use crate::error::{Error, ErrorKind, Result, io_error};
@@ -18,6 +19,7 @@ struct Arrival {
     path: PathBuf,
     md5: Md5,
     bytes: u64,
+    place: Option<Arc<Place>>,
 }
 
 impl Inner {
@@ -40,7 +42,7 @@ impl Inner {
             && let Ok((md5, bytes)) = of_file(&arrived).await
             && request.md5 == Some(md5)
         {
-            return self.place(&request, Arrival { path: arrived, md5, bytes }, Origin::Cache).await;
+            return self.place(&request, Arrival { path: arrived, md5, bytes, place: None }, Origin::Cache).await;
         }
         let from_server = match &self.sync_server {
             Some((peer, dir)) => self.ask_sync_server(&request, peer, dir, &arrived).await?,
@@ -84,7 +86,7 @@ impl Inner {
         let path = self.engine.cache.path(&name);
         match of_file(&path).await {
             Ok((md5, bytes)) if md5 == wanted => {
-                Ok(Some(Fetched { path, md5, bytes, from: Origin::Cache, lease: Some(lease) }))
+                Ok(Some(Fetched { path, md5, bytes, from: Origin::Cache, lease: Some(lease), place: None }))
             }
             // Unreadable or other content: it is replaced.
             _ => Ok(None),
@@ -118,7 +120,8 @@ impl Inner {
         let (name, lease) = self.lease(request.cache_name.as_str(), arrival.md5);
         let (cache, durable, arrived) = (self.engine.cache.clone(), request.durable, arrival.path);
         let path = blocking(move || cache.place(&arrived, &name, durable)).await?;
-        Ok(Fetched { path, md5: arrival.md5, bytes: arrival.bytes, from, lease: Some(lease) })
+        let Arrival { md5, bytes, place, .. } = arrival;
+        Ok(Fetched { path, md5, bytes, from, lease: Some(lease), place })
     }
 
     /// Tries the names that slaves give the file. `Ok(Ok(None))`: the server does not have it.
@@ -195,10 +198,11 @@ impl Inner {
         self.engine.cache.prepare(None)?;
         let mut last_try = false;
         loop {
+            let place = self.place_for(request, path).await?;
             let (from, to, durable) = (path.to_owned(), arrived.to_owned(), request.durable);
             blocking(move || copy_file(&from, &to, durable)).await?;
             let (md5, bytes) = of_file(arrived).await?;
-            let arrival = Arrival { path: arrived.to_owned(), md5, bytes };
+            let arrival = Arrival { path: arrived.to_owned(), md5, bytes, place };
             let Some(wanted) = request.md5.filter(|wanted| *wanted != md5) else { return Ok(arrival) };
             remove(arrived)?;
             let (there, _) = of_file(path).await?;
@@ -212,15 +216,42 @@ impl Inner {
         }
     }
 
+    /// Waits for room for a file of this machine, when it needs any.
+    async fn place_for(&self, request: &Request, path: &Path) -> Result<Option<Arc<Place>>> {
+        if !request.cache_name.is_large() {
+            return Ok(None);
+        }
+        // One that is not there fails when it is copied.
+        let bytes = std::fs::metadata(path).map_or(0, |about| about.len());
+        let Engine { room, stop, .. } = &*self.engine;
+        loop {
+            if let Some(place) = room.take(bytes) {
+                return Ok(Some(place));
+            }
+            tokio::select! {
+                () = room.has_room_for(bytes) => {}
+                () = stop.cancelled() => {
+                    return Err(Error::new(ErrorKind::Stopped, "the run was asked to stop").subject(&request.what));
+                }
+            }
+        }
+    }
+
     /// Receives a file of another machine, whatever its content is.
     async fn receive(&self, remote: &Remote, request: &Request, arrived: &Path) -> Result<Arrival> {
         let (reply, answer) = oneshot::channel();
-        let item = Item { path: remote.path.clone(), arrived: arrived.to_owned(), what: request.what.clone(), reply };
+        let item = Item {
+            path: remote.path.clone(),
+            arrived: arrived.to_owned(),
+            what: request.what.clone(),
+            is_large: request.cache_name.is_large(),
+            reply,
+        };
         self.enqueue(remote.peer(), item);
         let received = answer.await.unwrap_or_else(|_| Err(Failure::new(ErrorKind::Bug, "the transfer was lost")));
-        received.map_err(|failure| failure.error(format!("{} {remote}", request.what)))?;
+        let place = received.map_err(|failure| failure.error(format!("{} {remote}", request.what)))?;
         let (md5, bytes) = of_file(arrived).await?;
-        Ok(Arrival { path: arrived.to_owned(), md5, bytes })
+        Ok(Arrival { path: arrived.to_owned(), md5, bytes, place })
     }
 
     fn enqueue(&self, peer: Peer, item: Item) {
@@ -246,7 +277,7 @@ async fn shared(request: &Request) -> Result<Fetched> {
     })?;
     match request.md5 {
         Some(wanted) if wanted != md5 => Err(replaced(request, wanted, md5)),
-        _ => Ok(Fetched { path, md5, bytes, from: Origin::Shared, lease: None }),
+        _ => Ok(Fetched { path, md5, bytes, from: Origin::Shared, lease: None, place: None }),
     }
 }
 

@@ -22,6 +22,7 @@ mod fetch;
 mod location;
 mod preview;
 mod remote_shell;
+mod room;
 mod rsync;
 mod send;
 mod ssh_command;
@@ -46,6 +47,7 @@ use cache::Cache;
 use connection::Connections;
 use dispatch::Engine;
 use location::{Peer, normal_path};
+use room::{Place, Room};
 use waiting::Item;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -88,6 +90,8 @@ pub struct Options {
     pub cache_path: PathBuf,
     /// How many transfers run at once; 0 counts as 1.
     pub parallel: usize,
+    /// How many bytes of dumps may be here before they are used; a larger dump comes alone.
+    pub ahead: u64,
     /// Another slave that files are taken from first.
     pub sync_server: Option<SyncServer>,
     /// The master's files are mounted here at the same path (setting `SHARE_LAYER_DATA`).
@@ -146,6 +150,17 @@ pub struct Fetched {
     /// While this lives, no other content takes the place of this file.
     #[expect(dead_code, reason = "it is held, not read")]
     lease: Option<Arc<()>>,
+    /// While this lives, other dumps may have to wait.
+    place: Option<Arc<Place>>,
+}
+
+impl Fetched {
+    /// Lets others come in although this file stays: whoever has it waits for them.
+    pub fn lets_others_come(&self) {
+        if let Some(place) = &self.place {
+            place.leave();
+        }
+    }
 }
 
 /// Fetches files. Cheap to clone; all clones share queues, slots and connections.
@@ -201,6 +216,7 @@ impl Transfer {
             ssh,
             cache: Cache::new(options.cache_path),
             slots: Arc::new(Semaphore::new(parallel)),
+            room: Room::new(options.ahead),
             idle: options.idle_timeout,
             time_limit: options.time_limit,
             stop: options.stop,

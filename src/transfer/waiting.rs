@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
@@ -9,6 +10,7 @@ use super::cache::partial_of;
 use super::complaint::{Failure, each_file, local};
 use super::copy::Step;
 use super::location::Peer;
+use super::room::{Place, Room};
 use super::{Progress, ProgressFn};
 use crate::error::{ErrorKind, Result};
 
@@ -20,7 +22,9 @@ pub(super) struct Item {
     pub(super) arrived: PathBuf,
     /// What it is, for progress.
     pub(super) what: String,
-    pub(super) reply: oneshot::Sender<Result<(), Failure>>,
+    /// It comes only when there is room for it.
+    pub(super) is_large: bool,
+    pub(super) reply: oneshot::Sender<Result<Option<Arc<Place>>, Failure>>,
 }
 
 /// Those who still wait, by path on the other side.
@@ -28,23 +32,35 @@ pub(super) struct Waiting {
     items: HashMap<String, Vec<Item>>,
     staging: PathBuf,
     progress: Option<ProgressFn>,
+    room: Arc<Room>,
+    /// The room of files that have begun.
+    places: HashMap<String, Arc<Place>>,
     /// The file that is being received, and its length.
     current: Option<(String, Option<u64>)>,
     arrived: usize,
 }
 
 impl Waiting {
-    pub(super) fn new(items: Vec<Item>, staging: PathBuf, progress: Option<ProgressFn>) -> Self {
+    pub(super) fn new(items: Vec<Item>, staging: PathBuf, progress: Option<ProgressFn>, room: Arc<Room>) -> Self {
         let mut by_path: HashMap<String, Vec<Item>> = HashMap::new();
         for item in items {
             by_path.entry(item.path.clone()).or_default().push(item);
         }
-        Self { items: by_path, staging, progress, current: None, arrived: 0 }
+        Self { items: by_path, staging, progress, room, places: HashMap::new(), current: None, arrived: 0 }
     }
 
     /// What is still waited for.
     pub(super) fn paths(&self) -> Vec<String> {
         self.items.keys().cloned().collect()
+    }
+
+    /// What of it needs no room.
+    pub(super) fn small_paths(&self) -> Vec<String> {
+        self.items.keys().filter(|path| !self.is_large(path)).cloned().collect()
+    }
+
+    fn is_large(&self, path: &str) -> bool {
+        self.items.get(path).is_some_and(|items| items.iter().any(|item| item.is_large))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -61,9 +77,24 @@ impl Waiting {
         self.current = None;
     }
 
-    pub(super) fn begins(&mut self, path: String, bytes: Option<u64>) {
+    /// What has begun and not arrived has to begin again.
+    pub(super) fn give_room_back(&mut self) {
+        self.places.clear();
+    }
+
+    /// A file begins; gives its bytes when there is no room for them.
+    pub(super) fn begins(&mut self, path: String, bytes: Option<u64>) -> Option<u64> {
+        let mut lacking = None;
+        if self.is_large(&path) && !self.places.contains_key(&path) {
+            let bytes = bytes.unwrap_or(0);
+            match self.room.take(bytes) {
+                Some(place) => drop(self.places.insert(path.clone(), place)),
+                None => lacking = Some(bytes),
+            }
+        }
         self.current = Some((path, bytes));
         self.progress(0, None);
+        lacking
     }
 
     pub(super) fn progress(&self, bytes: u64, rate: Option<u64>) {
@@ -81,17 +112,19 @@ impl Waiting {
         }
     }
 
-    pub(super) fn step(&mut self, step: Step) {
+    /// Takes a step of a copy; gives the bytes of a file that begins when there is no room for them.
+    pub(super) fn step(&mut self, step: Step) -> Option<u64> {
         match step {
-            Step::Begins { path, bytes } => self.begins(path, bytes),
+            Step::Begins { path, bytes } => return self.begins(path, bytes),
             Step::Progress { bytes, rate } => self.progress(bytes, rate),
             Step::Whole { path } => {
                 if let Some(partial) = partial_of(&staged(&self.staging, &path)) {
                     self.hand_over(&path, &partial);
                 }
             }
-            Step::Failed { path, failure } => self.reply(&path, &Err(failure)),
+            Step::Failed { path, failure } => self.fail(&path, &failure),
         }
+        None
     }
 
     /// The file that began last has been received: rsync has begun another.
@@ -117,6 +150,7 @@ impl Waiting {
             return;
         }
         let Some(items) = self.items.remove(path) else { return };
+        let place = self.places.remove(path);
         let last = items.len() - 1;
         for (index, item) in items.into_iter().enumerate() {
             let result = if index == last {
@@ -128,7 +162,7 @@ impl Waiting {
             let result = result.map_err(|source| {
                 crate::error::io_error(&item.arrived, "cannot move the file that arrived", source).into()
             });
-            let _ = item.reply.send(result);
+            let _ = item.reply.send(result.map(|()| place.clone()));
         }
         self.arrived += 1;
     }
@@ -153,12 +187,11 @@ impl Waiting {
         }
     }
 
-    /// Tells those who still wait what rsync said about their file.
-    pub(super) fn settle(&mut self, stderr: &str) {
+    /// Tells those who still wait for one of `paths` what rsync said about it.
+    pub(super) fn settle(&mut self, paths: &[String], stderr: &str) {
         let said = each_file(stderr);
         let here = local(stderr);
-        let paths: Vec<String> = self.items.keys().cloned().collect();
-        for path in paths {
+        for path in paths.iter().filter(|path| self.items.contains_key(*path)).cloned().collect::<Vec<_>>() {
             let failure = said.get(&path).or(here.as_ref()).cloned().unwrap_or_else(|| {
                 if staged(&self.staging, &path).is_dir() || stderr.is_empty() {
                     Failure::new(ErrorKind::Missing, "this is no regular file")
@@ -167,13 +200,14 @@ impl Waiting {
                     Failure::new(ErrorKind::Process, "rsync did not deliver the file").detail(last)
                 }
             });
-            self.reply(&path, &Err(failure));
+            self.fail(&path, &failure);
         }
     }
 
-    fn reply(&mut self, path: &str, result: &Result<(), Failure>) {
+    fn fail(&mut self, path: &str, failure: &Failure) {
+        self.places.remove(path);
         for item in self.items.remove(path).into_iter().flatten() {
-            let _ = item.reply.send(result.clone());
+            let _ = item.reply.send(Err(failure.clone()));
         }
     }
 

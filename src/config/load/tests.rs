@@ -86,6 +86,7 @@ fn nothing_set_gives_the_documented_defaults() {
     SHARE_PREVIEW_DATA=false
     KEEP_CACHED_FILES=false
     PARALLEL_DOWNLOADS=2
+    DOWNLOAD_AHEAD=20
     TRANSFER_TIMEOUT=60
     STEP_TIMEOUT=21600
     GEOSERVER_URL=http://localhost:8080/geoserver
