@@ -24,7 +24,7 @@ use jiff::Timestamp;
 
 pub use self::courier::Courier;
 pub use self::deliver::{Delivered, check, deliver};
-use self::payload::Payload;
+use self::payload::{Payload, Published};
 use crate::error::Result;
 use crate::journal::{JobOutcome, JobRecord, Journal, NewReport, State};
 use crate::name::PgIdent;
@@ -73,29 +73,21 @@ pub fn job_ended(job: &JobRecord, action: &str, outcome: &JobOutcome, at: Timest
     let failed = format!("publish/{}/failed", about.name);
     let task = format!("task/{}/{action}/{}", job.kind, about.task_name);
     match (job.kind.as_str(), action, succeeded) {
-        ("feature", "publish", true) => vec![
-            Payload::Deployed {
+        ("feature", "publish", succeeded) => {
+            let layer = Published {
                 publish: about.name.clone(),
                 spatial_type: about.spatial_type.clone(),
                 job_id: job.job_id,
                 job_batch_id: job.job_batch_id.clone(),
                 message,
                 at,
-                preview_file: about.preview_file.clone(),
-            }
-            .about(deployed, &[&failed]),
-        ],
-        ("feature", "publish", false) => vec![
-            Payload::Failed {
-                publish: about.name.clone(),
-                spatial_type: about.spatial_type.clone(),
-                job_id: job.job_id,
-                job_batch_id: job.job_batch_id.clone(),
-                message,
-                at,
-            }
-            .about(failed, &[]),
-        ],
+            };
+            vec![if succeeded {
+                Payload::Deployed { layer, preview_file: about.preview_file.clone() }.about(deployed, &[&failed])
+            } else {
+                Payload::Failed(layer).about(failed, &[])
+            }]
+        }
         ("feature", "remove", true) => {
             let payload = Payload::Removed { publish: about.name.clone(), task_name: about.task_name.clone() };
             vec![payload.about(deployed, &[&failed, &task])]

@@ -18,23 +18,12 @@ pub(super) enum Payload {
     Run { message: String, at: i64 },
     /// A layer is published.
     Deployed {
-        publish: String,
-        spatial_type: Option<String>,
-        job_id: Option<i64>,
-        job_batch_id: Option<String>,
-        message: String,
-        at: i64,
+        #[serde(flatten)]
+        layer: Published,
         preview_file: Option<String>,
     },
     /// A layer could not be published.
-    Failed {
-        publish: String,
-        spatial_type: Option<String>,
-        job_id: Option<i64>,
-        job_batch_id: Option<String>,
-        message: String,
-        at: i64,
-    },
+    Failed(Published),
     /// A layer is gone, and with it what was told of failed tries to remove it.
     Removed { publish: String, task_name: String },
     /// Any other job has ended.
@@ -47,6 +36,17 @@ pub(super) enum Payload {
         message: String,
         at: i64,
     },
+}
+
+/// A layer whose publication has ended, well or badly.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Published {
+    pub(super) publish: String,
+    pub(super) spatial_type: Option<String>,
+    pub(super) job_id: Option<i64>,
+    pub(super) job_batch_id: Option<String>,
+    pub(super) message: String,
+    pub(super) at: i64,
 }
 
 /// A value on its way into a statement.
@@ -82,6 +82,17 @@ impl Payload {
         };
         let time = |at: i64| -> Value { Box::new(Timestamp::from_microsecond(at).unwrap_or(Timestamp::UNIX_EPOCH)) };
         let slave: Value = Box::new(slave);
+        let published = |slave: Value, layer: &Published, batch, message| {
+            vec![
+                slave,
+                fit(PUBLISH, "publish", &layer.publish),
+                fit_some(PUBLISH, "spatial_type", &layer.spatial_type),
+                Box::new(layer.job_id),
+                fit_some(PUBLISH, batch, &layer.job_batch_id),
+                fit(PUBLISH, message, &layer.message),
+                time(layer.at),
+            ]
+        };
         match self {
             Self::Polled { channels, code_version, at } => (
                 0,
@@ -93,31 +104,12 @@ impl Payload {
                 ],
             ),
             Self::Run { message, at } => (1, vec![slave, time(*at), fit(SLAVE, "last_sync_message", message)]),
-            Self::Deployed { publish, spatial_type, job_id, job_batch_id, message, at, preview_file } => (
-                2,
-                vec![
-                    slave,
-                    fit(PUBLISH, "publish", publish),
-                    fit_some(PUBLISH, "spatial_type", spatial_type),
-                    Box::new(*job_id),
-                    fit_some(PUBLISH, "deploied_job_batch_id", job_batch_id),
-                    fit(PUBLISH, "deploy_message", message),
-                    time(*at),
-                    fit_some(PUBLISH, "preview_file", preview_file),
-                ],
-            ),
-            Self::Failed { publish, spatial_type, job_id, job_batch_id, message, at } => (
-                3,
-                vec![
-                    slave,
-                    fit(PUBLISH, "publish", publish),
-                    fit_some(PUBLISH, "spatial_type", spatial_type),
-                    Box::new(*job_id),
-                    fit_some(PUBLISH, "sync_job_batch_id", job_batch_id),
-                    fit(PUBLISH, "sync_message", message),
-                    time(*at),
-                ],
-            ),
+            Self::Deployed { layer, preview_file } => {
+                let mut values = published(slave, layer, "deploied_job_batch_id", "deploy_message");
+                values.push(fit_some(PUBLISH, "preview_file", preview_file));
+                (2, values)
+            }
+            Self::Failed(layer) => (3, published(slave, layer, "sync_job_batch_id", "sync_message")),
             Self::Removed { publish, task_name } => {
                 (4, vec![slave, fit(PUBLISH, "publish", publish), fit(TASK, "task_name", task_name)])
             }
