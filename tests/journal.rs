@@ -102,15 +102,15 @@ fn stay() {
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }
 
-fn job<'a>(job_file: &'a str, content_md5: &'a str) -> NewJob<'a> {
+fn job(job_file: &str, content_md5: &str) -> NewJob {
     NewJob {
-        job_file,
+        job_file: job_file.to_owned(),
         kind: "feature",
         action: "publish",
-        content_md5,
-        revision: "4f1c",
+        content_md5: content_md5.to_owned(),
+        revision: "4f1c".to_owned(),
         job_id: Some(41),
-        job_batch_id: Some("20161105_0100"),
+        job_batch_id: Some("20161105_0100".to_owned()),
     }
 }
 

@@ -54,22 +54,22 @@ impl State {
 }
 
 /// What is told of a job before it is tried.
-#[derive(Debug, Clone, Copy)]
-pub struct NewJob<'a> {
+#[derive(Debug, Clone)]
+pub struct NewJob {
     /// Path in the state repository; the key.
-    pub job_file: &'a str,
+    pub job_file: String,
     /// Type of job, such as `feature`.
-    pub kind: &'a str,
+    pub kind: &'static str,
     /// `publish`, `remove`, `meta` or `empty_gwc`.
-    pub action: &'a str,
+    pub action: &'static str,
     /// MD5 of the job file's content, in hexadecimal digits.
-    pub content_md5: &'a str,
+    pub content_md5: String,
     /// The revision that the content was read at.
-    pub revision: &'a str,
+    pub revision: String,
     /// The master's number of the job, when the document has one.
     pub job_id: Option<i64>,
     /// The master's batch that the job belongs to, when the document has one.
-    pub job_batch_id: Option<&'a str>,
+    pub job_batch_id: Option<String>,
 }
 
 /// What is known when a job begins.
@@ -227,7 +227,7 @@ impl Journal {
     /// # Errors
     ///
     /// [`ErrorKind::Io`] or [`ErrorKind::Busy`] when the journal cannot be written.
-    pub fn begin_job(&self, job: &NewJob<'_>) -> Result<Begun> {
+    pub fn begin_job(&self, job: &NewJob) -> Result<Begun> {
         let mut inner = self.lock();
         let (known, same) = known_and_same(&inner.connection, job)
             .map_err(|source| super::sqlite_error(&self.path, "cannot read the journal", source))?;
@@ -241,7 +241,7 @@ impl Journal {
     /// # Errors
     ///
     /// As [`Journal::begin_job`].
-    pub fn begin_jobs(&self, jobs: &[NewJob<'_>]) -> Result<()> {
+    pub fn begin_jobs(&self, jobs: &[&NewJob]) -> Result<()> {
         if jobs.is_empty() {
             return Ok(());
         }
@@ -265,7 +265,7 @@ impl Journal {
         })
     }
 
-    fn begin(&self, transaction: &Transaction<'_>, job: &NewJob<'_>, same: bool) -> rusqlite::Result<Begun> {
+    fn begin(&self, transaction: &Transaction<'_>, job: &NewJob, same: bool) -> rusqlite::Result<Begun> {
         let mut begin = transaction.prepare(include_str!("sql/begin-job.sql"))?;
         let (id, attempts): (i64, u32) = begin.query_row(
             params![
@@ -355,9 +355,9 @@ impl Journal {
     /// # Errors
     ///
     /// As [`Journal::begin_job`].
-    pub fn settle_jobs(&self, jobs: &[(NewJob<'_>, JobOutcome)]) -> Result<()> {
+    pub fn settle_jobs(&self, jobs: &[(NewJob, JobOutcome)]) -> Result<()> {
         for (job, outcome) in jobs {
-            check_end(job.job_file, outcome.state)?;
+            check_end(&job.job_file, outcome.state)?;
         }
         if jobs.is_empty() {
             return Ok(());
@@ -512,7 +512,7 @@ impl Journal {
 }
 
 /// Whether the file is known, and with this very content and action.
-fn known_and_same(connection: &Connection, job: &NewJob<'_>) -> rusqlite::Result<(bool, bool)> {
+fn known_and_same(connection: &Connection, job: &NewJob) -> rusqlite::Result<(bool, bool)> {
     connection
         .prepare("select content_md5 = ?2 and action = ?3 from job where job_file = ?1")?
         .query_row(params![job.job_file, job.content_md5, job.action], |row| Ok((true, row.get(0)?)))

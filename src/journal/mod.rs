@@ -454,12 +454,12 @@ mod tests {
         let synchronous =
             || -> i64 { journal.lock().connection.query_row("pragma synchronous", [], |row| row.get(0)).unwrap() };
         let (normal, full) = (1, 2);
-        let job = |content_md5| NewJob {
-            job_file: "roads",
+        let job = |content_md5: &str| NewJob {
+            job_file: "roads".to_owned(),
             kind: "feature",
             action: "publish",
-            content_md5,
-            revision: "4f1c",
+            content_md5: content_md5.to_owned(),
+            revision: "4f1c".to_owned(),
             job_id: None,
             job_batch_id: None,
         };

@@ -118,11 +118,11 @@ mod tests {
         for number in 0..25 {
             let job_file = format!("geoserver/layers/Cadastre.l{number:02}.json");
             let job = NewJob {
-                job_file: &job_file,
+                job_file: job_file.clone(),
                 kind: "feature",
                 action: "publish",
-                content_md5: "0",
-                revision: "1",
+                content_md5: "0".into(),
+                revision: "1".into(),
                 job_id: None,
                 job_batch_id: None,
             };

@@ -11,13 +11,7 @@ use crate::plan::{self, Patience};
 
 /// What the journal needs to know of a planned job.
 pub(super) struct Entry {
-    pub(super) job_file: String,
-    kind: &'static str,
-    action: &'static str,
-    content_md5: String,
-    revision: String,
-    job_id: Option<i64>,
-    job_batch_id: Option<String>,
+    pub(super) job: NewJob,
     /// What the master is told about; nothing when it is told nothing.
     pub(super) subject: Option<Subject>,
     /// How often it will have been tried.
@@ -32,27 +26,17 @@ impl Entry {
             plan::Work::Superseded(_) | plan::Work::Invalid(_) => None,
         };
         Self {
-            job_file: job.file.path.clone(),
-            kind: job.file.kind.as_str(),
-            action: job.action_name(),
-            content_md5: job.content_md5.clone(),
-            revision: job.revision.clone(),
-            job_id: document.and_then(|document| document.job_id()),
-            job_batch_id: document.and_then(|document| document.job_batch_id()),
+            job: NewJob {
+                job_file: job.file.path.clone(),
+                kind: job.file.kind.as_str(),
+                action: job.action_name(),
+                content_md5: job.content_md5.clone(),
+                revision: job.revision.clone(),
+                job_id: document.and_then(|document| document.job_id()),
+                job_batch_id: document.and_then(|document| document.job_batch_id()),
+            },
             subject: reports.then(|| Subject::of(&job.file, job.action.map(Action::as_str))),
             attempts: job.attempts.saturating_add(1),
-        }
-    }
-
-    fn new_job(&self) -> NewJob<'_> {
-        NewJob {
-            job_file: &self.job_file,
-            kind: self.kind,
-            action: self.action,
-            content_md5: &self.content_md5,
-            revision: &self.revision,
-            job_id: self.job_id,
-            job_batch_id: self.job_batch_id.as_deref(),
         }
     }
 }
@@ -82,7 +66,7 @@ pub(super) fn write_down(
 ) -> Result<()> {
     let events = || notes.iter().map(|note| &note.event);
     let begun = events().filter_map(|event| match event {
-        Event::JobStarted { job } => ledger.get(*job).map(Entry::new_job),
+        Event::JobStarted { job } => ledger.get(*job).map(|entry| &entry.job),
         _ => None,
     });
     journal.begin_jobs(&begun.collect::<Vec<_>>())?;
@@ -100,9 +84,9 @@ pub(super) fn write_down(
         }
         // Of one that was superseded there is nothing to tell.
         if let Some(subject) = entry.subject.as_ref().filter(|_| !matches!(end, JobEnd::Superseded(_))) {
-            reports.extend(subject.ended(journal, &entry.job_file, &outcome)?);
+            reports.extend(subject.ended(journal, &entry.job.job_file, &outcome)?);
         }
-        ended.push((entry.job_file.as_str(), outcome));
+        ended.push((entry.job.job_file.as_str(), outcome));
     }
     let ended: Vec<_> = ended.iter().map(|(job_file, outcome)| (*job_file, outcome)).collect();
     journal.finish_and_report(&ended, &reports)
@@ -137,7 +121,7 @@ fn write_step(journal: &Journal, job: Option<&Entry>, event: &Event) -> Result<(
                 started: *started,
                 duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             };
-            journal.record_step(&job.job_file, &record)
+            journal.record_step(&job.job.job_file, &record)
         }
         (Event::Fact { target, key, value: Some(value) }, _) => journal.set_marker(target, key, value),
         (Event::Fact { target, key, value: None }, _) => journal.clear_marker(target, key),

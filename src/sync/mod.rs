@@ -268,7 +268,7 @@ pub async fn run(
         while receiver.recv_many(&mut notes, EVENTS_AT_ONCE).await > 0 {
             for Note { event, .. } in &notes {
                 let job = job_of(event).and_then(|job| ledger.get(job));
-                watcher.sees(job.map(|job| job.job_file.as_str()), event);
+                watcher.sees(job.map(|entry| entry.job.job_file.as_str()), event);
                 learn(&mut ledger, event);
                 if let Event::JobEnded { job, end } = event {
                     files.ended(*job, &outcome(end));
@@ -290,7 +290,7 @@ pub async fn run(
                 }
                 match event {
                     Event::JobEnded { job, end } => {
-                        let job_file = ledger.get(job).map(|job| job.job_file.clone()).unwrap_or_default();
+                        let job_file = ledger.get(job).map(|entry| entry.job.job_file.clone()).unwrap_or_default();
                         count(&mut summary, job_file, end);
                         courier.iter().for_each(Courier::wake);
                     }

@@ -57,11 +57,11 @@ async fn a_pass_without_change_asks_nobody_and_takes_no_time() {
             .iter()
             .map(|(job_file, content_md5)| {
                 let job = NewJob {
-                    job_file,
+                    job_file: job_file.clone(),
                     kind: "feature",
                     action: "publish",
-                    content_md5,
-                    revision: tip.as_str(),
+                    content_md5: content_md5.clone(),
+                    revision: tip.as_str().to_owned(),
                     job_id: None,
                     job_batch_id: None,
                 };

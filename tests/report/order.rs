@@ -57,13 +57,13 @@ fn write_down(journal: &Journal, end: &End) {
     let batch = format!("batch {}", end.number);
     journal
         .begin_job(&NewJob {
-            job_file: &end.job_file,
+            job_file: end.job_file.clone(),
             kind: end.kind,
             action: end.action,
-            content_md5: &format!("{:032}", end.number),
-            revision: "4f1c",
+            content_md5: format!("{:032}", end.number),
+            revision: "4f1c".to_owned(),
             job_id: Some(end.number),
-            job_batch_id: Some(&batch),
+            job_batch_id: Some(batch),
         })
         .unwrap();
     let step = StepRecord {

@@ -80,11 +80,11 @@ impl Slave {
         self.journal.drop_jobs(&prepared.plan.gone).unwrap();
         for job in &prepared.plan.jobs {
             let new = NewJob {
-                job_file: &job.file.path,
+                job_file: job.file.path.clone(),
                 kind: job.file.kind.as_str(),
                 action: job.action_name(),
-                content_md5: &job.content_md5,
-                revision: &job.revision,
+                content_md5: job.content_md5.clone(),
+                revision: job.revision.clone(),
                 job_id: None,
                 job_batch_id: None,
             };

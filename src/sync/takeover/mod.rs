@@ -58,21 +58,11 @@ pub struct Takeover {
     pub verdicts: BTreeMap<String, Verdict>,
     /// Every job of the tip is known as done.
     pub complete: bool,
-    records: Vec<Record>,
+    /// What the journal is to know of each job.
+    records: Vec<(NewJob, JobOutcome)>,
     cursor: Option<Revision>,
     /// The Python slave did what it did on what the settings name.
     coverage: Coverage,
-}
-
-/// What is to be written into the journal about one job.
-#[derive(Debug)]
-struct Record {
-    job_file: String,
-    kind: &'static str,
-    action: &'static str,
-    content_md5: String,
-    revision: String,
-    outcome: JobOutcome,
 }
 
 /// What a job file of the tip asks for.
@@ -147,8 +137,7 @@ impl Takeover {
     /// When the journal cannot be written.
     pub fn record(&self, journal: &Journal) -> Result<()> {
         self.coverage.begin(journal)?;
-        let jobs: Vec<_> = self.records.iter().map(|record| (record.new_job(), record.outcome.clone())).collect();
-        journal.settle_jobs(&jobs)?;
+        journal.settle_jobs(&self.records)?;
         match &self.cursor {
             Some(cursor) => journal.set_cursor(cursor.as_str()),
             None => Ok(()),
@@ -156,31 +145,24 @@ impl Takeover {
     }
 }
 
-impl Record {
-    fn new_job(&self) -> NewJob<'_> {
-        NewJob {
-            job_file: &self.job_file,
-            kind: self.kind,
-            action: self.action,
-            content_md5: &self.content_md5,
-            revision: &self.revision,
-            job_id: None,
-            job_batch_id: None,
-        }
-    }
-}
-
 /// What becomes of one status, and what the journal is to know of it.
-fn judge(file: &JobFile, status: &PythonStatus, at_tip: Option<&AtTip>, tip: &Revision) -> (Verdict, Option<Record>) {
+fn judge(
+    file: &JobFile,
+    status: &PythonStatus,
+    at_tip: Option<&AtTip>,
+    tip: &Revision,
+) -> (Verdict, Option<(NewJob, JobOutcome)>) {
     let record = |action: Action, state: State, message: String| {
-        Some(Record {
+        let job = NewJob {
             job_file: file.path.clone(),
             kind: file.kind.as_str(),
             action: action.as_str(),
             content_md5: status.md5.clone(),
             revision: tip.as_str().to_owned(),
-            outcome: JobOutcome { message: Some(message), ..JobOutcome::plain(state) },
-        })
+            job_id: None,
+            job_batch_id: None,
+        };
+        Some((job, JobOutcome { message: Some(message), ..JobOutcome::plain(state) }))
     };
     if let Some(left_out) = left_out(file.kind, at_tip) {
         return (Verdict::NotDone(left_out), None);
