@@ -44,7 +44,20 @@ impl Room {
             }
             fits
         });
-        taken.then(|| Arc::new(Place { room: Arc::clone(self), bytes, is_left: AtomicBool::new(false) }))
+        taken.then(|| self.place(bytes))
+    }
+
+    /// Room for a file that is here already, because it came in before its batch could be stopped.
+    pub(super) fn take_anyway(self: &Arc<Self>, bytes: u64) -> Arc<Place> {
+        self.held.send_modify(|held| {
+            held.bytes = held.bytes.saturating_add(bytes);
+            held.files += 1;
+        });
+        self.place(bytes)
+    }
+
+    fn place(self: &Arc<Self>, bytes: u64) -> Arc<Place> {
+        Arc::new(Place { room: Arc::clone(self), bytes, is_left: AtomicBool::new(false) })
     }
 
     /// Waits until there is room for a file of `bytes`, and half of the room at least, so that what goes on then

@@ -145,12 +145,10 @@ impl Waiting {
     /// Moves the whole file `from` to where its waiters want it and tells them. Without such a file
     /// nothing happens.
     fn hand_over(&mut self, path: &str, from: &Path) {
-        let about = std::fs::symlink_metadata(from);
-        if !about.is_ok_and(|about| about.is_file()) {
-            return;
-        }
+        let Some(about) = std::fs::symlink_metadata(from).ok().filter(std::fs::Metadata::is_file) else { return };
+        let is_large = self.is_large(path);
         let Some(items) = self.items.remove(path) else { return };
-        let place = self.places.remove(path);
+        let place = self.places.remove(path).or_else(|| is_large.then(|| self.room.take_anyway(about.len())));
         let last = items.len() - 1;
         for (index, item) in items.into_iter().enumerate() {
             let result = if index == last {
@@ -231,4 +229,52 @@ impl Waiting {
 /// Where the other side's file `path` is received.
 pub(super) fn staged(staging: &Path, path: &str) -> PathBuf {
     staging.join(path.trim_start_matches('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Waits for two dumps and a style; gives what each of those who wait is told.
+    fn waiting(
+        staging: &Path,
+        room: &Arc<Room>,
+    ) -> (Waiting, Vec<oneshot::Receiver<Result<Option<Arc<Place>>, Failure>>>) {
+        let (mut items, mut told) = (Vec::new(), Vec::new());
+        for (path, is_large) in [("/a.db", true), ("/b.db", true), ("/c.sld", false)] {
+            let (reply, answer) = oneshot::channel();
+            let arrived = staging.join(format!("arrived-{}", &path[1..]));
+            items.push(Item { path: path.to_owned(), arrived, what: "file".to_owned(), is_large, reply });
+            told.push(answer);
+        }
+        (Waiting::new(items, staging.to_owned(), None, Arc::clone(room)), told)
+    }
+
+    #[test]
+    fn what_is_large_takes_room_until_it_is_used_and_what_came_nevertheless_does_too() {
+        let (dir, room) = (tempfile::tempdir().unwrap(), Room::new(10));
+        let (mut waiting, mut told) = waiting(dir.path(), &room);
+        assert_eq!(waiting.begins("/a.db".into(), Some(6)), None);
+        assert_eq!(waiting.begins("/c.sld".into(), Some(600)), None, "a style needs none");
+        assert_eq!(waiting.begins("/b.db".into(), Some(6)), Some(6));
+        assert_eq!(waiting.small_paths(), ["/c.sld"]);
+        for name in ["a.db", "b.db"] {
+            std::fs::write(dir.path().join(name), "123456").unwrap();
+        }
+        waiting.collect_arrived();
+        let places: Vec<_> = told.iter_mut().take(2).map(|told| told.try_recv().unwrap().unwrap().unwrap()).collect();
+        assert!(told[2].try_recv().is_err(), "the style is still waited for");
+        assert!(room.take(0).is_none(), "both are here");
+        drop(places);
+        assert!(room.take(10).is_some());
+    }
+
+    #[test]
+    fn what_has_begun_and_not_arrived_gives_its_room_back() {
+        let (dir, room) = (tempfile::tempdir().unwrap(), Room::new(10));
+        let (mut waiting, _told) = waiting(dir.path(), &room);
+        assert_eq!(waiting.begins("/a.db".into(), Some(10)), None);
+        waiting.give_room_back();
+        assert_eq!(waiting.begins("/b.db".into(), Some(10)), None);
+    }
 }
