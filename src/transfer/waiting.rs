@@ -14,6 +14,9 @@ use super::room::{Place, Room};
 use super::{Progress, ProgressFn};
 use crate::error::{ErrorKind, Result};
 
+/// What became of a file: the room that it takes, if it takes any, or why it did not come.
+pub(super) type Reply = Result<Option<Arc<Place>>, Failure>;
+
 /// A file that somebody waits for.
 pub(super) struct Item {
     /// Absolute path on the other side.
@@ -24,7 +27,7 @@ pub(super) struct Item {
     pub(super) what: String,
     /// It comes only when there is room for it.
     pub(super) is_large: bool,
-    pub(super) reply: oneshot::Sender<Result<Option<Arc<Place>>, Failure>>,
+    pub(super) reply: oneshot::Sender<Reply>,
 }
 
 /// Those who still wait, by path on the other side.
@@ -236,10 +239,7 @@ mod tests {
     use super::*;
 
     /// Waits for two dumps and a style; gives what each of those who wait is told.
-    fn waiting(
-        staging: &Path,
-        room: &Arc<Room>,
-    ) -> (Waiting, Vec<oneshot::Receiver<Result<Option<Arc<Place>>, Failure>>>) {
+    fn waiting(staging: &Path, room: &Arc<Room>) -> (Waiting, Vec<oneshot::Receiver<Reply>>) {
         let (mut items, mut told) = (Vec::new(), Vec::new());
         for (path, is_large) in [("/a.db", true), ("/b.db", true), ("/c.sld", false)] {
             let (reply, answer) = oneshot::channel();
