@@ -32,6 +32,7 @@ mod forget;
 mod jobs;
 mod lock;
 mod markers;
+mod outcomes;
 mod pages;
 mod reports;
 mod runs;
