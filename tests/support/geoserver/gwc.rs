@@ -1,9 +1,14 @@
-//! GeoWebCache: tile layers, grid sets, seeding and truncation, under `/gwc`.
+//! GeoWebCache, under `/gwc`: tile layers and tiles.
+
+mod grid_sets;
+mod seeding;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
+use self::grid_sets::gridset;
+use self::seeding::{mass_truncate, seed};
 use super::State;
 use super::catalog::Catalog;
 use super::doc::{El, escape, java_double};
@@ -412,130 +417,6 @@ fn layer(cat: &mut Catalog, req: &Req, xml: bool, label: &str) -> Answer {
         }
         _ => Err(Fault::Method("GET,POST,PUT,DELETE")),
     }
-}
-
-fn gridset(cat: &mut Catalog, req: &Req, xml: bool, name: &str) -> Answer {
-    let built_in = BUILT_IN.contains(&name);
-    let gone = |verb: &str| {
-        Fault::Text(404, format!("Failed to {verb} GridSet. A GridSet with name \"{name}\" does not exist."))
-    };
-    match req.method.as_str() {
-        "GET" => {
-            let doc = match cat.gwc.gridsets.get(name) {
-                Some(doc) => doc.clone(),
-                None if built_in => El::new("gridSet").with("name", name),
-                None => return Err(gone("get")),
-            };
-            Ok(if xml {
-                Reply::text(200, "application/xml", format!("{DECLARATION}{}", doc.to_xml()))
-            } else {
-                Reply::text(200, "application/json", doc.to_json().to_string())
-            })
-        }
-        "PUT" => {
-            let mut doc = read(req)?;
-            if built_in {
-                return Err(Fault::Unexpected(String::new()));
-            }
-            if doc.find("extent").is_none() {
-                return Err(Fault::Unexpected(
-                    "Cannot invoke \"org.geowebcache.grid.BoundingBox.getWidth()\" because \"extent\" is null"
-                        .to_owned(),
-                ));
-            }
-            numbers(&mut doc);
-            let known = cat.gwc.gridsets.insert(name.to_owned(), doc).is_some();
-            Ok(if known { Reply::new(200) } else { Reply::text(201, XML, "") })
-        }
-        "DELETE" if built_in => Err(Fault::Unexpected(String::new())),
-        "DELETE" => match cat.gwc.gridsets.remove(name) {
-            Some(_) => Ok(Reply::new(200)),
-            None => Err(gone("remove")),
-        },
-        _ => Err(Fault::Method("GET,PUT,DELETE")),
-    }
-}
-
-/// Numbers as Java writes them.
-fn numbers(el: &mut El) {
-    if el.name == "double"
-        && let Ok(number) = el.text.trim().parse()
-    {
-        el.text = java_double(number);
-    }
-    for kid in &mut el.kids {
-        numbers(kid);
-    }
-}
-
-fn seed(cat: &mut Catalog, req: &Req, ext: Option<&str>, label: &str) -> Answer {
-    let unknown = || {
-        format!("Thread qtp510464020-16 Unknown layer {label}. Check the logfiles, it may not have loaded properly.")
-    };
-    let Some(layer) = cat.gwc.layers.get(label) else {
-        return Err(Fault::Text(if req.method == "GET" { 400 } else { 500 }, unknown()));
-    };
-    if req.method == "GET" {
-        return Ok(match ext {
-            Some("json") => Reply::text(200, "application/json", cat.gwc.report(Some(label)).to_string()),
-            Some("xml") => Reply::text(200, "application/xml", "<long-array-array/>"),
-            _ => Reply::text(
-                200,
-                "text/html;charset=utf-8",
-                "<html>\n<head>\n<title>GWC Seed Form</title></head></html>",
-            ),
-        });
-    }
-    if req.media() == "application/x-www-form-urlencoded" {
-        cat.gwc.tasks.retain(|task| task.layer != label);
-        return Ok(Reply::text(200, "text/html;charset=utf-8", "<html>\n<p>Requested to terminate all tasks.</html>"));
-    }
-    let sets = Gwc::gridsets_of(layer);
-    let doc = read(req)?;
-    if let Some(set) = doc.text_of("gridSetId").filter(|set| !sets.contains(set)) {
-        return Err(Fault::Unexpected(format!("Unknown grid set {set}")));
-    }
-    let truncate = doc.text_of("type").as_deref() == Some("truncate");
-    let threads = doc.text_of("threadCount").and_then(|count| count.parse().ok()).unwrap_or(1);
-    if truncate {
-        cat.gwc.truncate(label);
-    }
-    cat.gwc.start(label, if truncate { 1 } else { threads }, usize::from(!truncate), 2, !truncate);
-    Ok(Reply::text(200, "text/plain", ""))
-}
-
-fn mass_truncate(cat: &mut Catalog, req: &Req) -> Answer {
-    let media = "text/plain;charset=iso-8859-1";
-    let bad = |what: &str| {
-        Fault::Other(Reply::text(
-            400,
-            media,
-            format!("org.geowebcache.rest.exception.RestException 400 BAD_REQUEST: {what}"),
-        ))
-    };
-    if req.method == "GET" {
-        let types = ["truncateLayer", "truncateParameters", "truncateOrphans", "truncateExtent"];
-        let types: String = types.iter().map(|name| format!(" <requestType>{name}</requestType>")).collect();
-        let href = format!("{}/gwc/rest/masstruncate", req.base);
-        let body = format!("<massTruncateRequests href=\"{href}\">{types}</massTruncateRequests>");
-        return Ok(Reply::text(200, media, body));
-    }
-    if req.media() != "text/xml" {
-        return Err(bad(&format!("Format extension unknown or not specified: {}", req.media())));
-    }
-    let doc = read(req)?;
-    if !["truncateLayer", "truncateParameters", "truncateOrphans", "truncateExtent"].contains(&doc.name.as_str()) {
-        return Err(Fault::Unexpected(doc.name));
-    }
-    let label = doc.text_of("layerName").unwrap_or_default();
-    if !cat.gwc.layers.contains_key(&label) {
-        return Err(bad(&format!("Could not find layer {label}")));
-    }
-    cat.gwc.truncate(&label);
-    if let Some((running, end)) = cat.gwc.slow {
-        cat.gwc.start(&label, 1, running, end, false);
-    }
-    Ok(Reply::new(200))
 }
 
 /// `/gwc/service/..`: tiles that are remembered as cached, so that truncation can be seen.
