@@ -1,7 +1,6 @@
 //! Transfers against a real `sshd` and `rsync`.
 #![allow(clippy::unwrap_used, reason = "what cannot be set up ends the test")]
 
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -19,6 +18,7 @@ use crate::support::sshd::{Fate, Knobs, Proxy, Sshd};
 
 mod ahead;
 mod sending;
+mod sources;
 
 /// Master's directory, slave's cache, and what fetches between them.
 struct Place {
@@ -325,132 +325,6 @@ async fn a_silent_connection_is_given_up_and_made_anew() {
     let options = Options { idle_timeout: Duration::from_secs(2), ..place.options(sshd.ssh_command_via(&proxy)) };
     let wanted = request(&sshd.location(place.master("big.db")), "big", Some(sum));
     assert_whole(&Transfer::new(options).unwrap().fetch(wanted).await.unwrap(), &content);
-}
-
-#[tokio::test]
-async fn what_is_in_the_cache_is_not_fetched() {
-    let (place, sshd) = (Place::new(), Sshd::start().await);
-    let sum = place.put("a.db", "content");
-    let wanted = request(&sshd.location(place.master("a.db")), "a", Some(sum));
-    let transfer = Transfer::new(place.options(sshd.ssh_command())).unwrap();
-    let first = transfer.fetch(wanted.clone()).await.unwrap();
-    std::fs::remove_file(place.master("a.db")).unwrap();
-    let second = transfer.fetch(wanted.clone()).await.unwrap();
-    assert_eq!((second.from, &second.path), (Origin::Cache, &first.path));
-    // A damaged file in the cache does not count.
-    std::fs::write(&first.path, "c0ntent").unwrap();
-    assert_eq!(transfer.fetch(wanted.clone()).await.unwrap_err().kind(), ErrorKind::Missing);
-    place.put("a.db", "content");
-    let third = transfer.fetch(wanted).await.unwrap();
-    assert_eq!(third.from, Origin::Master);
-    transfer.discard(&third).unwrap();
-    assert!(place.cached().is_empty());
-}
-
-#[tokio::test]
-async fn two_contents_that_share_a_name_do_not_replace_each_other_while_in_use() {
-    let place = Place::new();
-    let (one, two) = (place.put("1.db", "one"), place.put("2.db", "two"));
-    let transfer = Transfer::new(place.options(vec!["ssh".to_owned()])).unwrap();
-    let fetch = |file: &str, sum| transfer.fetch(request(place.master(file).to_str().unwrap(), "a", Some(sum)));
-    let (first, second) = tokio::join!(fetch("1.db", one), fetch("2.db", two));
-    let (first, second) = (first.unwrap(), second.unwrap());
-    assert_whole(&first, b"one");
-    assert_whole(&second, b"two");
-    assert_eq!(first.from, Origin::Local);
-    drop((first, second));
-    assert_eq!(fetch("2.db", two).await.unwrap().path, place.cache().join("ws.a.db"));
-}
-
-#[tokio::test]
-async fn files_come_from_another_slave_first_under_any_of_its_names() {
-    let (place, sshd) = (Place::new(), Sshd::start().await);
-    let peer_dir = place.dir.path().join("peer");
-    std::fs::create_dir(&peer_dir).unwrap();
-    let peer = |name: &str, content: &str| std::fs::write(peer_dir.join(name), content).unwrap();
-    peer("ws.new.db", "new");
-    peer("old.db", "old");
-    peer("ws.tarred.db", "something else");
-    peer("tarred.tar", "tarred");
-    peer("ws.stale.db", "stale");
-    let fresh = place.put("stale.db", "fresh");
-    let options = Options {
-        sync_server: Some(SyncServer {
-            remote: format!("{}@127.0.0.1", Sshd::user()),
-            path: format!("{}/", peer_dir.display()),
-        }),
-        ..place.options(sshd.ssh_command())
-    };
-    let transfer = Transfer::new(options).unwrap();
-    let fetch =
-        |name: &str, sum| transfer.fetch(request(&sshd.location(place.master(&format!("{name}.db"))), name, Some(sum)));
-    let (new, old, tarred, stale) = tokio::join!(
-        fetch("new", Md5::of(b"new")),
-        fetch("old", Md5::of(b"old")),
-        fetch("tarred", Md5::of(b"tarred")),
-        fetch("stale", fresh),
-    );
-    for (fetched, content) in [(new, "new"), (old, "old"), (tarred, "tarred")] {
-        let fetched = fetched.unwrap();
-        assert_eq!(fetched.from, Origin::SyncServer, "{content}");
-        assert_whole(&fetched, content.as_bytes());
-    }
-    let stale = stale.unwrap();
-    assert_eq!(stale.from, Origin::Master);
-    assert_whole(&stale, b"fresh");
-    let error = fetch("nowhere", fresh).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Missing, "{}", error.paragraph());
-}
-
-#[tokio::test]
-async fn when_the_other_slave_refuses_the_master_delivers_or_both_are_named() {
-    let (place, sshd) = (Place::new(), Sshd::start().await);
-    let sum = place.put("a.db", "a");
-    let options = Options {
-        sync_server: Some(SyncServer { remote: "no-such-user@127.0.0.1".to_owned(), path: "/dumps".to_owned() }),
-        ..place.options(sshd.ssh_command())
-    };
-    let transfer = Transfer::new(options).unwrap();
-    let fetched = transfer.fetch(request(&sshd.location(place.master("a.db")), "a", Some(sum))).await.unwrap();
-    assert_eq!(fetched.from, Origin::Master);
-    let error = transfer.fetch(request(&sshd.location(place.master("b.db")), "b", Some(sum))).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Missing);
-    assert!(error.hint_text().unwrap().contains("SYNC_SERVER"), "{}", error.paragraph());
-}
-
-#[tokio::test]
-async fn local_files_are_copied_and_checked_and_left_alone() {
-    let place = Place::new();
-    let sum = place.put("a.db", "local");
-    let transfer = Transfer::new(place.options(vec!["ssh".to_owned()])).unwrap();
-    let fetch = |file: &str, sum| transfer.fetch(request(place.master(file).to_str().unwrap(), "a", Some(sum)));
-    let fetched = fetch("a.db", sum).await.unwrap();
-    assert_whole(&fetched, b"local");
-    assert_ne!(std::fs::metadata(&fetched.path).unwrap().ino(), std::fs::metadata(place.master("a.db")).unwrap().ino());
-    transfer.discard(&fetched).unwrap();
-    let replaced = fetch("a.db", Md5::of(b"older")).await.unwrap_err();
-    assert!(replaced.message().contains("replaced"), "{}", replaced.paragraph());
-    assert_eq!(fetch("missing.db", sum).await.unwrap_err().kind(), ErrorKind::Missing);
-    assert_eq!(std::fs::read(place.master("a.db")).unwrap(), b"local");
-    assert!(place.cached().is_empty());
-}
-
-#[tokio::test]
-async fn shared_data_are_read_in_place_and_stay_untouched() {
-    let place = Place::new();
-    let sum = place.put("a.db", "shared");
-    let before = std::fs::metadata(place.master("a.db")).unwrap();
-    let options = Options { share_layer_data: true, ..place.options(vec!["ssh".to_owned()]) };
-    let transfer = Transfer::new(options).unwrap();
-    let location = format!("borg@no-such-host:{}", place.master("a.db").display());
-    let fetched = transfer.fetch(request(&location, "a", Some(sum))).await.unwrap();
-    assert_eq!((fetched.from, &fetched.path), (Origin::Shared, &place.master("a.db")));
-    transfer.discard(&fetched).unwrap();
-    let after = std::fs::metadata(place.master("a.db")).unwrap();
-    assert_eq!((before.ino(), before.ctime_nsec(), before.nlink()), (after.ino(), after.ctime_nsec(), after.nlink()));
-    assert!(!place.cache().exists());
-    let error = transfer.fetch(request(&location, "a", Some(Md5::of(b"other")))).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Checksum);
 }
 
 #[tokio::test]
