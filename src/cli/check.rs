@@ -99,6 +99,10 @@ pub(super) async fn run(session: &Session) -> Result<u8> {
         Some(master) => report.line("master's database", crate::report::check(&master).await),
         None => report.left_out("master's database", "MASTER_PGSQL_HOST is not set, nothing is reported"),
     }
+    if let Some(branch) = &settings.code_branch {
+        let outcome = crate::daemon::check_code(branch, settings, &session.stop).await;
+        report.line("the program's checkout (CODE_BRANCH)", outcome);
+    }
     if let Some(error) = report.unwritten {
         return Err(error);
     }

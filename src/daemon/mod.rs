@@ -21,6 +21,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use self::code::check_code;
 use self::code::{Code, LOCK_VARIABLE};
 use self::measure::{Measured, ends_of, is_unreachable};
 use self::round::{Outcome, Round};

@@ -186,6 +186,9 @@ async fn a_checkout_elsewhere_is_switched_and_one_that_is_missing_or_away_stops_
     code.origin.run_in(&code.checkout, ["git", "branch", "-q", "-f", "main", "origin/main"]);
     code.origin.run(["git", "reset", "-q", "--hard", "HEAD~1"]);
     let rewritten = code.push("third", "");
+    // It is reached as the state repository and the files are.
+    let url = world.sshd.location(code.origin.path());
+    code.origin.run_in(&code.checkout, ["git", "remote", "set-url", "origin", &url]);
     let daemon = Daemon { running: Running::start(code.daemon(&world)) };
     daemon.rounds(1);
     let head = |name: &str| code.origin.run_in(&code.checkout, ["git", "rev-parse", name]).trim().to_owned();
@@ -193,7 +196,9 @@ async fn a_checkout_elsewhere_is_switched_and_one_that_is_missing_or_away_stops_
     assert_eq!(code.origin.run_in(&code.checkout, ["git", "log", "-1", "--format=%s", "own"]).trim(), own);
     assert_eq!(code.built(), "third");
     // A branch that is not there, a checkout that is none, and a remote that is away: told, and the rounds go on.
+    world.slave(&["check"]).says("ok       the program's checkout").says("of origin; the daemon has built");
     world.set("CODE_BRANCH", "trunk");
+    world.slave(&["check"]).says("PROBLEM  the program's checkout").says("has no branch `trunk`");
     daemon.says("the remote has no branch `trunk`", 1);
     world.set("CODE_BRANCH", code.origin.branch());
     daemon.says("why=Settings", 2);

@@ -111,17 +111,32 @@ impl Checkout {
         let refspec = format!("+refs/heads/{branch}:{}", course.tracking);
         let fetch = ["fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--", &course.remote, &refspec];
         let fetched = self.git(ssh)?.args(fetch).time_limit(FETCH_LIMIT).stop(stop).run().await;
-        self.was_fetched(fetched, branch)?;
+        self.was_answered(fetched, branch)?;
         let Some(to) = self.destination(branch, &course)? else { return Ok(()) };
-        let changed = self.run(ssh, &["status", "--porcelain", "--untracked-files=no"], stop).await?.stdout_text();
-        if !changed.is_empty() {
-            return Err(self.changed_by_hand(&changed));
-        }
+        self.is_as_committed(ssh, stop).await?;
         // It refuses by itself what would write over a file that Git does not keep.
         let to = to.to_string();
         self.run(ssh, &["checkout", "--quiet", "--no-overwrite-ignore", "--no-track", "-B", branch, &to], stop).await?;
         tracing::info!(checkout = %self.root.display(), branch, revision = &to[..12], "the program's checkout has moved");
         Ok(())
+    }
+
+    /// Looks whether [`Checkout::bring_to`] would work, and changes nothing.
+    pub(super) async fn look(&self, branch: &str, ssh: &[String], stop: &CancellationToken) -> Result<String> {
+        let remote = self.course(branch)?.remote;
+        let name = format!("refs/heads/{branch}");
+        let ask = ["ls-remote", "--quiet", "--exit-code", "--", &remote, &name];
+        let answer = self.git(ssh)?.args(ask).time_limit(FETCH_LIMIT).stop(stop).run().await;
+        self.was_answered(answer, branch)?;
+        self.is_as_committed(ssh, stop).await?;
+        let built = self.built();
+        let built = built.as_deref().and_then(|built| built.get(..12)).unwrap_or("nothing yet");
+        Ok(format!("{} follows `{branch}` of {remote}; the daemon has built {built}", self.root.display()))
+    }
+
+    async fn is_as_committed(&self, ssh: &[String], stop: &CancellationToken) -> Result<()> {
+        let changed = self.run(ssh, &["status", "--porcelain", "--untracked-files=no"], stop).await?.stdout_text();
+        if changed.is_empty() { Ok(()) } else { Err(self.changed_by_hand(&changed)) }
     }
 
     fn course(&self, branch: &str) -> Result<Course> {
@@ -144,10 +159,14 @@ impl Checkout {
         Ok(Course { remote, tracking, before })
     }
 
-    fn was_fetched(&self, fetched: Result<Finished>, branch: &str) -> Result<()> {
-        let message = match fetched {
+    /// What an answer of the remote means.
+    fn was_answered(&self, answer: Result<Finished>, branch: &str) -> Result<()> {
+        let message = match answer {
             Ok(finished) if finished.status.success() => return Ok(()),
-            Ok(finished) if finished.stderr.contains("couldn't find remote ref") => {
+            // The one is what `fetch` says, the other what `ls-remote --exit-code` ends with.
+            Ok(finished)
+                if finished.stderr.contains("couldn't find remote ref") || finished.status.code() == Some(2) =>
+            {
                 return Err(Error::new(ErrorKind::Settings, format!("the remote has no branch `{branch}`"))
                     .subject(self.root.display().to_string())
                     .hint("correct CODE_BRANCH"));

@@ -177,6 +177,16 @@ impl Code {
     }
 }
 
+/// Looks whether the program could be brought up to date, and changes nothing; says in words what is there.
+///
+/// # Errors
+///
+/// What the daemon would tell.
+pub async fn check_code(branch: &str, settings: &Settings, stop: &CancellationToken) -> Result<String> {
+    let program = Program::of_this_process()?;
+    Checkout::find(settings, &program.file)?.look(branch, &settings.borg_ssh, stop).await
+}
+
 async fn run(command: &[String], checkout: &Checkout, stop: &CancellationToken) -> Result<()> {
     let (program, arguments) = command.split_first().ok_or_else(|| {
         Error::new(ErrorKind::Settings, "is empty").subject("CODE_BUILD").hint("set it to a command such as `make`")
