@@ -76,7 +76,9 @@ async fn a_silent_master_holds_nobody_up_and_a_kill_while_waiting_for_it_loses_n
     world.set("MASTER_PGSQL_PORT", &silent.local_addr().unwrap().port().to_string());
     workspace(&world, "b");
     let clock = Instant::now();
-    world.pull().succeeded().says("does not answer");
+    let said = world.pull().succeeded().says("have to wait").text();
+    // Who loses patience first: the pass that has ended, or, on a busy machine, the connection.
+    assert!(said.contains("does not answer") || said.contains("did not answer in time"), "{said}");
     let held_up = clock.elapsed().saturating_sub(undisturbed);
     assert!(held_up < Duration::from_secs(6), "{held_up:?} more than {undisturbed:?}");
 
