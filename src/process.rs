@@ -373,10 +373,11 @@ pub fn replace_by(program: &Path, arguments: &[OsString], variable: &str, kept: 
     if let Err(error) = rustix::io::fcntl_setfd(kept, rustix::io::FdFlags::empty()) {
         return failed(error.into());
     }
-    // Until the new program listens, these would end it; what they ask for it does when it begins.
-    let heard = [libc::SIGHUP, libc::SIGUSR1].map(|signal| (signal, Disposition::ignore(signal)));
+    // Until the new program listens, two of these would end it; what they ask for it does when it begins. The third is
+    // what `exec` resets also when it fails, and then a closed pipe would end this program.
+    let signals = [libc::SIGHUP, libc::SIGUSR1, libc::SIGPIPE].map(|signal| (signal, Disposition::ignore(signal)));
     let source = command.exec();
-    for (signal, before) in heard {
+    for (signal, before) in signals {
         before.restore(signal);
     }
     let _ = rustix::io::fcntl_setfd(kept, rustix::io::FdFlags::CLOEXEC);
@@ -588,6 +589,8 @@ impl Running {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd as _;
+
     use super::*;
 
     #[tokio::test]
@@ -645,6 +648,34 @@ mod tests {
         let mut lines = Vec::new();
         Cmd::new("printf").arg("a\rb\nc").run_lines(|line| lines.push(line.to_vec())).await.unwrap();
         assert_eq!(lines, [b"a", b"b", b"c"]);
+    }
+
+    /// What signals do to this process, and whether its children inherit `file`.
+    fn state(file: &File) -> String {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let signals: Vec<&str> = status.lines().filter(|line| line.starts_with("Sig")).collect();
+        format!("{signals:?} {:?}", rustix::io::fcntl_getfd(file).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_program_that_cannot_take_over_leaves_everything_as_it_was() {
+        // In a process of its own: what signals do is one for all tests.
+        let name = "process::tests::a_program_that_cannot_take_over_leaves_everything_as_it_was";
+        if std::env::var_os("BORG_SLAVE_TEST_PART").is_none() {
+            let own = Cmd::new(std::env::current_exe().unwrap()).args([name, "--exact", "--nocapture"]);
+            let finished = own.env("BORG_SLAVE_TEST_PART", "1").run().await.unwrap();
+            assert!(finished.status.success(), "{}{}", finished.stdout_text(), finished.stderr);
+            assert!(finished.stdout_text().contains("1 passed"), "{}", finished.stdout_text());
+            return;
+        }
+        let file = tempfile::tempfile().unwrap();
+        let _listens = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).unwrap();
+        let before = state(&file);
+        let error = replace_by(Path::new("/no/such/program"), &["x".into()], "BORG_SLAVE_TEST", file.as_fd());
+        assert_eq!(error.kind(), ErrorKind::Process, "{error}");
+        assert_eq!(state(&file), before);
+        // The number that stands there is that of another process, or of no open file.
+        assert!(inherited("BORG_SLAVE_TEST").is_none());
     }
 
     #[test]

@@ -264,6 +264,22 @@ mod tests {
         insta::assert_snapshot!(hook().describe(&next_day), @"the run of pid 4711 (hook pretxnchangegroup), started 2026-03-01 12:01:07");
     }
 
+    #[tokio::test]
+    async fn who_inherits_the_open_file_has_the_lock_and_nobody_else() {
+        let (dir, stop) = (tempfile::tempdir().unwrap(), CancellationToken::new());
+        let take = |file| RunLock::acquire_for_daemon(dir.path(), file, Wait::No, &stop);
+        let first = take(None).await.unwrap();
+        let same = File::from(first.as_fd().try_clone_to_owned().unwrap());
+        let heir = take(Some(same)).await.unwrap();
+        let another = tempfile::tempfile().unwrap();
+        assert_eq!(take(Some(another)).await.unwrap_err().kind(), ErrorKind::Busy);
+        // `first` is gone without giving anything back, as a program that was replaced.
+        std::mem::forget(first);
+        assert_eq!(take(None).await.unwrap_err().kind(), ErrorKind::Busy);
+        drop(heir);
+        drop(take(None).await.unwrap());
+    }
+
     #[test]
     fn a_file_that_says_nothing_still_names_somebody() {
         let mut file = tempfile::tempfile().unwrap();
