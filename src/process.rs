@@ -653,7 +653,9 @@ mod tests {
     /// What signals do to this process, and whether its children inherit `file`.
     fn state(file: &File) -> String {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let signals: Vec<&str> = status.lines().filter(|line| line.starts_with("Sig")).collect();
+        let of_this_process = ["SigBlk", "SigIgn", "SigCgt"];
+        let signals: Vec<&str> =
+            status.lines().filter(|line| of_this_process.iter().any(|name| line.starts_with(name))).collect();
         format!("{signals:?} {:?}", rustix::io::fcntl_getfd(file).unwrap())
     }
 
