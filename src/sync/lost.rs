@@ -6,9 +6,61 @@
 
 use std::path::Path;
 
-use crate::error::{Error, ErrorKind};
+use super::Request;
+use crate::error::{Error, ErrorKind, Result};
 use crate::job::{self, JobFile, Parsed};
 use crate::journal::{JobRecord, State};
+use crate::state_repo::Revision;
+
+/// What is to be decided where the clone does not know the revision that was applied last.
+pub(super) struct Lost<'a> {
+    applied: &'a str,
+    /// What an operator, or a hook, has said of it.
+    said: Said,
+    is_hook: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Nothing,
+    /// The tip is what counts, whatever came before.
+    TipCounts,
+    /// Only what changed in this range.
+    Range,
+    /// The changeset in the clone that those of the pull follow.
+    Base,
+}
+
+impl<'a> Lost<'a> {
+    pub(super) fn of(applied: &'a str, request: &Request, from: &Revision) -> Self {
+        let said = match (&request.from, &request.begin) {
+            (Some(_), _) if from.is_null() => Said::TipCounts,
+            (Some(_), _) => Said::Range,
+            (None, Some(begin)) if !begin.is_null() => Said::Base,
+            (None, _) => Said::Nothing,
+        };
+        Self { applied, said, is_hook: request.begin.is_some() }
+    }
+
+    /// Whether any job that is applied may be of a changeset that is gone.
+    pub(super) fn puts_all_in_doubt(&self) -> bool {
+        self.said != Said::Range
+    }
+
+    /// Refuses removals that nothing speaks for but that the tip lacks the files: those in `by_name`. `knows_others`:
+    /// other jobs that are applied are there.
+    pub(super) fn check(&self, root: &Path, by_name: &[String], knows_others: bool) -> Result<()> {
+        let is_refused = match self.said {
+            Said::TipCounts | Said::Range => false,
+            Said::Base => !knows_others,
+            Said::Nothing => true,
+        };
+        if by_name.is_empty() || !is_refused {
+            return Ok(());
+        }
+        Err(lost_history(root, self.applied, by_name, self.is_hook))
+    }
+}
 
 /// Whether something goes when the file does.
 pub(super) fn can_be_removed(file: &JobFile) -> bool {
@@ -34,7 +86,7 @@ pub(super) fn empty_clone(root: &Path, applied: &str) -> Error {
 }
 
 /// The clone does not have what was applied last, and lacks job files that are applied.
-pub(super) fn lost_history(root: &Path, applied: &str, missing: &[String], is_hook: bool) -> Error {
+fn lost_history(root: &Path, applied: &str, missing: &[String], is_hook: bool) -> Error {
     let example = missing.iter().min().map(String::as_str).unwrap_or_default();
     let (lacks, they) = match missing.len() {
         1 => (format!("the job file {example}, which is applied"), "it"),

@@ -3,8 +3,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::coverage::Coverage;
+use super::lost::{self, Lost};
 use super::standing::Standing;
-use super::{Prepared, Request, lost};
+use super::{Prepared, Request};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute;
@@ -59,12 +60,8 @@ pub async fn prepare(
     }
     let touched = journal.map(Journal::touched_since_cursor).transpose()?.unwrap_or_default();
     // The changesets that were applied are gone again: any job may be of one of them.
-    let lost = noted.as_deref().filter(|_| cursor.is_none()).map(|applied| Lost {
-        applied,
-        told_to_go_on: request.from.is_some() && from.is_null(),
-        base_is_named: request.from.is_none() && request.begin.as_ref().is_some_and(|begin| !begin.is_null()),
-    });
-    let all_in_doubt = lost.as_ref().is_some_and(|lost| request.from.is_none() || lost.told_to_go_on);
+    let lost = noted.as_deref().filter(|_| cursor.is_none()).map(|applied| Lost::of(applied, request, &from));
+    let all_in_doubt = lost.as_ref().is_some_and(Lost::puts_all_in_doubt);
     // Where nothing has changed, only what is unfinished matters, however many jobs are known.
     let coverage = Coverage::read(settings, journal)?;
     let standing = journal.map(|journal| Standing::read(settings, journal)).transpose()?.unwrap_or_default();
@@ -110,10 +107,9 @@ pub async fn prepare(
         let (mut again, by_name) = named_again(settings, repository, journal, &to, &more).await?;
         if let Some(lost) = &lost {
             let here = candidates.iter().chain(&again).filter(|candidate| !candidate.deleted);
-            let knows_others = here
-                .into_iter()
-                .any(|candidate| lost::can_be_removed(&candidate.file) && known.contains_key(&candidate.file.path));
-            lost.check(repository, &by_name, knows_others, request)?;
+            let mut known_ones = here.filter(|candidate| known.contains_key(&candidate.file.path));
+            let knows_others = known_ones.any(|candidate| lost::can_be_removed(&candidate.file));
+            lost.check(repository.root(), &by_name, knows_others)?;
             if !all_in_doubt {
                 again.retain(|candidate| !by_name.contains(&candidate.file.path));
             }
@@ -145,14 +141,7 @@ pub async fn prepare(
         plan.postpone(&known, &patience, jiff::Timestamp::now());
     }
     let whole = request.files.is_empty() && settings.include.is_empty();
-    let reaches_on = match (&request.from, &cursor) {
-        (None, _) => true,
-        // What came before it was never applied; from null, that is nothing.
-        (Some(_), None) => from.is_null(),
-        // What was added and taken away again after an earlier one is not seen from there.
-        (Some(_), Some(cursor)) => from == *cursor,
-    };
-    let moves_cursor = whole && reaches_on && cursor.as_ref() != Some(&to);
+    let moves_cursor = whole && reaches_on(request, &from, cursor.as_ref()) && cursor.as_ref() != Some(&to);
     let mut loose_ends = false;
     if let Some(journal) = journal
         && !request.patience.as_ref().is_some_and(|patience| patience.leave_loose_ends)
@@ -171,26 +160,14 @@ fn is_asked_to_stop_early(request: &Request) -> bool {
     request.to.is_some() && request.from.is_none() && request.begin.is_none()
 }
 
-/// What is to be decided where the clone does not know what was applied.
-struct Lost<'a> {
-    /// The revision that was applied last.
-    applied: &'a str,
-    /// An operator has said that the tip is what counts, whatever came before.
-    told_to_go_on: bool,
-    /// The hook of a pull has named the changeset in the clone that the new ones follow.
-    base_is_named: bool,
-}
-
-impl Lost<'_> {
-    /// Refuses removals that nothing speaks for but that the tip lacks the files: those in `by_name`. `knows_others`:
-    /// other jobs that are applied are there.
-    fn check(&self, repository: &StateRepo, by_name: &[String], knows_others: bool, request: &Request) -> Result<()> {
-        let is_trusted = self.told_to_go_on || self.base_is_named && knows_others;
-        // A range that was named takes what it holds, and nothing else.
-        if by_name.is_empty() || is_trusted || request.from.is_some() {
-            return Ok(());
-        }
-        Err(lost::lost_history(repository.root(), self.applied, by_name, request.begin.is_some()))
+/// Whether everything up to `to` is applied when the jobs of the range are.
+fn reaches_on(request: &Request, from: &Revision, cursor: Option<&Revision>) -> bool {
+    match (&request.from, cursor) {
+        (None, _) => true,
+        // What came before it was never applied; from null, that is nothing.
+        (Some(_), None) => from.is_null(),
+        // What was added and taken away again after an earlier one is not seen from there.
+        (Some(_), Some(cursor)) => from == cursor,
     }
 }
 

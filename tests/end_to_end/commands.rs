@@ -126,12 +126,31 @@ async fn ranges_and_single_files() {
     assert!(all.values().all(|record| record["state"] == "succeeded" && record["attempts"] == 1), "{all:#?}");
     assert_eq!(all.len(), 3);
     exits(world.slave(&["sync", "--dry-run"]), 0).says("nothing to do");
+    exits(world.slave(&["sync", "--to", one]), 0).says("applied already");
+    exits(world.slave(&["sync", "--dry-run"]), 0).says("nothing to do");
 
     // One file by name runs whatever is known of it, and no other.
     let file = layers[0].job_file();
     exits(world.slave(&["sync", "--file", &file]), 0);
     let all = status(&world);
     assert_eq!((&all[&file]["attempts"], &all[&layers[1].job_file()]["attempts"]), (&json!(2), &json!(1)));
+
+    // Where the clone is lost, nothing is.
+    let (clone, lost) = (world.clone.join(".hg"), world.master.beside("lost"));
+    fs::rename(&clone, &lost).unwrap();
+    world.master.run_in(&world.clone, ["hg", "init"]);
+    clear_requests(&world);
+    for arguments in [&["sync"][..], &["sync", "--from", "null"], &["poll", "--once"]] {
+        exits(world.slave(arguments), 1).says("holds no changesets");
+    }
+    no_requests(&world);
+    // Nor where another master's is in its place.
+    world
+        .master
+        .run_in(&world.clone, ["hg", "--config", "ui.username=x", "commit", "-qm", "other", "--addremove", "README"]);
+    exits(world.slave(&["sync"]), 1).says("lacks 3 job files");
+    fs::remove_dir_all(&clone).unwrap();
+    fs::rename(&lost, &clone).unwrap();
 
     exits(world.slave(&["sync", "--file", "geoserver/layers/w.four.json"]), 2).says("w.four.json");
     exits(world.slave(&["sync", "--file", "README"]), 2).says("README");

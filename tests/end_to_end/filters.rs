@@ -15,6 +15,8 @@ async fn a_filter_takes_a_part_and_a_wider_one_takes_only_the_rest() {
     for layer in &layers {
         world.publish(layer).await;
     }
+    let never = Layer::new(&second, "never");
+    let files = world.publish(&never).await;
     world.commit("layers");
     world.set("FEATURE_FILTER", &format!("|job| job.workspace == \"{first}\""));
     world.pull().succeeded().says("left out");
@@ -32,12 +34,18 @@ async fn a_filter_takes_a_part_and_a_wider_one_takes_only_the_rest() {
     };
     assert_eq!((line(&layers[0]), line(&layers[2])), ("taken".to_owned(), "refused".to_owned()));
 
+    // What was never taken goes without a word, and without its metadata.
+    world.remove(&never);
+    fs::remove_file(files.meta).unwrap();
+    world.commit("remove what was left out");
+    clear_requests(&world);
+    world.pull().succeeded();
+    is_state(&world, &never, "filtered");
+    no_requests(&world);
+
     let before = relations(&world, &[&first]).await;
     world.set("FEATURE_FILTER", "true");
     world.slave(&["sync"]).succeeded();
-    is_state(&world, &layers[2], "filtered");
-    clear_requests(&world);
-    world.slave(&["sync", "--from", "null"]).succeeded();
     is_state(&world, &layers[2], "succeeded");
     assert_eq!(count(&world, &second, "owners").await, 10);
     assert_eq!(relations(&world, &[&first]).await, before);

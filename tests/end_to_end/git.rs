@@ -77,6 +77,11 @@ async fn pre_receive_refuses_a_push_until_its_jobs_succeed() {
     world.publish(&good).await;
     fs::remove_file(world.publish(&bad).await.dump).unwrap();
     world.commit("good and bad");
+    // What HEAD names may never come.
+    let head = |branch: &str| world.master.run_in(&world.clone, ["git", "symbolic-ref", "HEAD", branch]);
+    head("refs/heads/nowhere");
+    push(&world).failed().says("refs/heads/nowhere").says(&format!("STATE_BRANCH={GIT_BRANCH}"));
+    head(&format!("refs/heads/{GIT_BRANCH}"));
     push(&world).failed().says(&bad.job_file()).says("the changesets are refused");
     assert_eq!(bare_tip(&world), begin);
     assert_eq!(count(&world, "w", "good").await, 10);
@@ -95,7 +100,9 @@ async fn pre_receive_refuses_a_push_until_its_jobs_succeed() {
     world.remove(&good);
     world.commit("on another branch");
     let bare = world.clone.to_str().unwrap().to_owned();
-    outcome(&mut world.master.command(&world.master.path(), ["git", "push", &bare, "other"])).succeeded();
+    outcome(&mut world.master.command(&world.master.path(), ["git", "push", &bare, "other"]))
+        .succeeded()
+        .says(&format!("not about refs/heads/{GIT_BRANCH}"));
     assert_eq!(count(&world, "w", "good").await, 10);
 }
 

@@ -38,6 +38,8 @@ async fn a_second_run_waits_says_so_and_does_nothing_twice() {
         let refused = world.slave(&["sync", "--no-wait"]);
         if refused.code == Some(3) {
             refused.says("hook pretxnchangegroup");
+            let round = world.slave(&["poll", "--once", "--no-wait"]);
+            assert_eq!(round.code, Some(3), "{}", round.text());
             break;
         }
         assert!(pull.ends_within(Duration::from_millis(20)).is_none(), "{}", refused.text());
