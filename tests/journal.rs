@@ -300,6 +300,8 @@ fn jobs_that_need_nothing_are_settled_together() {
     // The same again is not written again.
     journal.settle_jobs(&[filtered(ROADS), filtered(LAKES)]).unwrap();
     assert_eq!(journal.jobs(Selection::default()).unwrap(), first);
+    journal.settle_jobs(&[(job(LAKES, "cccc"), JobOutcome::plain(State::Succeeded))]).unwrap();
+    assert_eq!(journal.job(LAKES).unwrap().unwrap().deployed.unwrap().content_md5, "cccc");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::Request;
 use crate::error::{Error, ErrorKind, Result};
+use crate::execute::Step;
 use crate::job::{self, JobFile, Parsed};
 use crate::journal::{JobRecord, State};
 use crate::state_repo::Revision;
@@ -69,7 +70,9 @@ pub(super) fn can_be_removed(file: &JobFile) -> bool {
 
 /// Whether this slave has never done anything for the job: its filters have always left it out.
 pub(super) fn was_never_taken(record: &JobRecord) -> bool {
-    record.state == State::Filtered && record.deployed.is_none() && record.steps.is_empty()
+    // The filters are asked about the metadata.
+    let is_untouched = record.steps.iter().all(|step| step.step == Step::Metadata.as_str());
+    record.state == State::Filtered && record.deployed.is_none() && is_untouched
 }
 
 /// The clone holds nothing, and something was applied.

@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::config::{self, Place};
-use crate::execute::Event;
-use crate::journal::{Forget, JobOutcome, NewJob};
+use crate::execute::{Event, Step};
+use crate::journal::{Forget, JobOutcome, NewJob, StepOutcome, StepRecord};
 use crate::plan::Work;
 use crate::state_repo::OpenOptions;
 use crate::sync::{Summary, Watcher, run};
@@ -89,6 +89,15 @@ impl Slave {
                 job_batch_id: None,
             };
             self.journal.begin_job(&new).unwrap();
+            let fetched = StepRecord {
+                step: Step::Metadata.as_str().to_owned(),
+                target: None,
+                outcome: StepOutcome::Done,
+                message: None,
+                started: jiff::Timestamp::now(),
+                duration_ms: 1,
+            };
+            self.journal.record_step(&job.file.path, &fetched).unwrap();
             self.journal.finish_job(&job.file.path, &JobOutcome::plain(state)).unwrap();
         }
         prepared.end(&self.settings, &self.journal, &Summary::default()).unwrap();
