@@ -16,6 +16,9 @@ pub(super) struct Sld<'a> {
     pub(super) version: SldVersion,
     /// Without a UTF-8 byte order mark.
     pub(super) body: &'a [u8],
+    /// Whether GeoServer can make a style of it. It refuses SLD 1.0 that has none, and 2.18 has emptied
+    /// the file of the style before by then; SLD 1.1 it stores as it comes.
+    pub(super) holds_style: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +61,7 @@ pub(super) fn inspect(bytes: &[u8]) -> Result<Sld<'_>> {
     };
     let mut reader = Reader::from_str(&text);
     let mut version = None;
+    let mut has_user_style = false;
     let mut depth = 0_u32;
     loop {
         let event = reader.read_event().map_err(|error| malformed(&reader, &error))?;
@@ -67,6 +71,7 @@ pub(super) fn inspect(bytes: &[u8]) -> Result<Sld<'_>> {
                 for attribute in element.attributes() {
                     attribute.map_err(|error| malformed(&reader, &error))?;
                 }
+                has_user_style |= depth == 2 && element.local_name().as_ref() == "UserStyle";
                 if depth == 0 {
                     if version.is_some() {
                         return Err(refuse("it has more than one root element".into()));
@@ -90,7 +95,7 @@ pub(super) fn inspect(bytes: &[u8]) -> Result<Sld<'_>> {
         return Err(refuse("it ends in the middle".into()));
     }
     match version {
-        Some(version) => Ok(Sld { version, body }),
+        Some(version) => Ok(Sld { version, body, holds_style: has_user_style || version == SldVersion::V1_1 }),
         None => Err(refuse("it holds no element".into())),
     }
 }
@@ -159,6 +164,18 @@ mod tests {
         let mut wide = vec![0xff, 0xfe];
         wide.extend("<StyledLayerDescriptor version='1.1.0'/>".encode_utf16().flat_map(u16::to_le_bytes));
         assert_eq!(inspect(&wide).unwrap().version, SldVersion::V1_1);
+    }
+
+    #[test]
+    fn a_document_without_a_style_is_known() {
+        let holds = |document: &str| inspect(document.as_bytes()).unwrap().holds_style;
+        let named = "<NamedLayer><Name>a</Name></NamedLayer></StyledLayerDescriptor>";
+        assert!(!holds(&format!("<StyledLayerDescriptor version='1.0.0'>{named}")));
+        assert!(!holds("<StyledLayerDescriptor version='1.0.0'><UserStyle/></StyledLayerDescriptor>"));
+        assert!(holds(&format!("<StyledLayerDescriptor version='1.1.0'>{named}")));
+        assert!(holds(
+            "<s:StyledLayerDescriptor xmlns:s='s'><s:NamedLayer><s:UserStyle/></s:NamedLayer></s:StyledLayerDescriptor>"
+        ));
     }
 
     #[test]

@@ -129,7 +129,13 @@ impl Writer<'_> {
         if exists && style.pushed_before {
             return Ok(Change::Unchanged);
         }
-        let sld = sld::inspect(&style.sld).map_err(|error| error.subject(format!("{workspace}:{}", style.name)))?;
+        let subject = || format!("{workspace}:{}", style.name);
+        let sld = sld::inspect(&style.sld).map_err(|error| error.subject(subject()))?;
+        if !sld.holds_style {
+            return Err(Error::new(ErrorKind::Document, "the style is no usable SLD document: it holds no UserStyle")
+                .subject(subject())
+                .hint("correct the style on the master (GeoServer's style editor checks it) and publish again"));
+        }
         let mut answer = self.send_style(workspace, &style.name, sld, exists).await?;
         if !answer.is_success() {
             // The remembered list may be old; GeoServer's answer alone does not tell.

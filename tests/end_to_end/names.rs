@@ -22,6 +22,9 @@ fn job_file(workspace: &str, folder: &str, name: &str) -> String {
 async fn names_of_all_kinds_work_or_are_refused() {
     let world = World::any(Vcs::Hg).await;
     let (w, rest) = (world.workspace("names"), world.rest());
+    // 2.18 writes a name with a character beyond U+FFFF into its capabilities in a way that it cannot read itself.
+    let is_old = rest.version().await.starts_with("2.18.");
+    let names: Vec<&str> = GOOD.into_iter().filter(|name| !(is_old && name.contains('🛣'))).collect();
     let source = Layer::new(&w, "source");
     world.publish(&source).await;
     world.commit("source");
@@ -40,8 +43,8 @@ async fn names_of_all_kinds_work_or_are_refused() {
         world.master.write(&path, document.to_string());
         path
     };
-    for (number, name) in GOOD.iter().chain(&BAD).enumerate() {
-        let good = number < GOOD.len();
+    for (number, name) in names.iter().chain(&BAD).enumerate() {
+        let good = number < names.len();
         let text = |kind: &str| format!("{kind} {name}");
         let upstream = format!("{}/ows?service=WMS&version=1.1.1&request=GetCapabilities", world.geoserver_url());
         let common = |kind: &str| json!({"workspace": w, "name": text(kind), "title": TEXT, "abstract": TEXT, "keywords": [TEXT]});
@@ -88,8 +91,8 @@ async fn names_of_all_kinds_work_or_are_refused() {
     }
     outcome.failed();
     let layers = rest.layers(&w).await;
-    assert_eq!(layers.len(), 1 + 2 * GOOD.len(), "{layers:?}");
-    for name in GOOD {
+    assert_eq!(layers.len(), 1 + 2 * names.len(), "{layers:?}");
+    for name in &names {
         let members = rest.group(&w, &format!("g {name}")).await.unwrap();
         assert_eq!(members, [format!("{w}:ll {name}"), format!("{w}:wl {name}")]);
         assert!(rest.tile_layer(&w, &format!("ll {name}")).await.is_some(), "{name}");
@@ -107,7 +110,7 @@ async fn names_of_all_kinds_work_or_are_refused() {
     world.commit("remove all");
     world.pull();
     assert_eq!((rest.layers(&w).await, rest.wms_stores(&w).await), (vec!["source".to_owned()], vec![]));
-    for name in GOOD {
+    for name in &names {
         assert_eq!(rest.group(&w, &format!("g {name}")).await, None);
     }
     rest.drop_workspace(&w).await;

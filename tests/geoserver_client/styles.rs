@@ -32,14 +32,29 @@ async fn bad_style(t: Target) {
     assert_eq!(failed, [("roads", ErrorKind::Document), ("a/b", ErrorKind::Document)]);
     assert_eq!(t.layer("roads").await["defaultStyle"]["name"], t.qualified("roads.x"), "the first good one");
 
-    // Well-formed, but only GeoServer sees that there is nothing in it.
-    let wanted = t.styles("roads", vec![bad("roads", "<StyledLayerDescriptor version='1.0.0'/>"), pushed("roads.x")]);
+    // Well-formed, but with nothing in it that draws: 2.18 empties the style for it before it refuses.
+    let empty =
+        "<StyledLayerDescriptor version='1.0.0'><NamedLayer><Name>a</Name></NamedLayer></StyledLayerDescriptor>";
+    let wanted = t.styles("roads", vec![bad("roads.x", empty)]);
+    let outcome = t.server.publish_styles(&wanted).await.unwrap();
+    let failed: Vec<_> = outcome.failed.iter().map(|(name, error)| (name.as_str(), error.kind())).collect();
+    assert_eq!(failed, [("roads.x", ErrorKind::Document)]);
+    assert_eq!(t.layer("roads").await["defaultStyle"]["name"], t.qualified("roads.x"));
+    let map = MapRequest { workspace: t.workspace.clone(), layer: geo("roads"), bbox: None, crs: None };
+    t.server.map_picture(&map).await.unwrap();
+    // Only GeoServer sees that it cannot be drawn.
+    let wanted = t.styles("roads", vec![bad("roads", "<StyledLayerDescriptor version='1.1.0'/>"), pushed("roads.x")]);
     let outcome = t.server.publish_styles(&wanted).await.unwrap();
     let failed: Vec<_> = outcome.failed.iter().map(|(name, error)| (name.as_str(), error.kind())).collect();
     assert_eq!(failed, [("roads", ErrorKind::GeoServer)]);
     assert_eq!(t.layer("roads").await["defaultStyle"]["name"], t.qualified("roads.x"));
 
-    // The file that 2.18 keeps of what it refused is not in the way, unless another style uses it.
+    // Somebody else has had such a style refused, of which 2.18 keeps the file.
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let address = format!("{}/rest/workspaces/{}/styles.json?name=roads", t.url, t.workspace);
+    let request = http.post(address).basic_auth(&t.username, Some(&t.password));
+    let request = request.header("Content-Type", "application/vnd.ogc.sld+xml").body(empty);
+    assert_eq!(request.send().await.unwrap().status(), 500);
     // A default that was good stays in its old form.
     let outcome = t.server.publish_styles(&t.styles("roads", vec![style("roads"), pushed("roads.x")])).await.unwrap();
     assert!(outcome.failed.is_empty(), "{outcome:?}");
@@ -75,11 +90,12 @@ async fn versions_of_a_style(t: Target) {
     assert_eq!(version(marked).await, "1.1.0");
 
     // One that is refused leaves the other as it was.
-    let bad = Style { sld: b"<StyledLayerDescriptor version='1.0.0'/>".to_vec(), ..style("roads") };
+    assert_eq!(version(sld("1.0.0", "#0000AA")).await, "1.0.0");
+    let bad = Style { sld: b"<StyledLayerDescriptor version='1.1.0'/>".to_vec(), ..style("roads") };
     let outcome = t.server.publish_styles(&t.styles("roads", vec![bad])).await.unwrap();
     assert_eq!(outcome.failed.len(), 1);
     let (_, shown) = t.raw("GET", "workspaces/{w}/styles/roads.json", None).await;
-    assert_eq!(shown["style"]["languageVersion"]["version"], "1.1.0");
+    assert_eq!(shown["style"]["languageVersion"]["version"], "1.0.0");
     let map = MapRequest { workspace: t.workspace.clone(), layer: geo("roads"), bbox: None, crs: None };
     t.server.map_picture(&map).await.unwrap();
 }

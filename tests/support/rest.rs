@@ -58,6 +58,13 @@ impl Rest {
         names
     }
 
+    /// As in `2.26.2`.
+    pub(crate) async fn version(&self) -> String {
+        let about = self.get(&["about", "version"]).await.unwrap();
+        let parts = many(&about["about"]["resource"]);
+        text(&parts.iter().find(|part| part["@name"] == "GeoServer").unwrap()["Version"])
+    }
+
     pub(crate) async fn workspaces(&self) -> Vec<String> {
         self.names(&["workspaces"], "workspaces", "workspace").await
     }

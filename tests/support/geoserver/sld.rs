@@ -21,9 +21,13 @@ fn local(name: &str) -> &str {
     name.rsplit(':').next().unwrap_or(name)
 }
 
-pub(crate) fn check(body: &[u8], se: bool) -> Result<El, Bad> {
+/// SLD 1.0 that is to be rewritten must hold a style, what is kept as it comes need not.
+pub(crate) fn check(body: &[u8], se: bool, rewritten: bool) -> Result<El, Bad> {
     let root = xml::parse(&xml::decode(body)).map_err(Bad::Xml)?;
-    if local(&root.name) != "StyledLayerDescriptor" || root.kids.is_empty() {
+    if local(&root.name) != "StyledLayerDescriptor"
+        || root.kids.is_empty()
+        || (!se && rewritten && user_styles(&root).next().is_none())
+    {
         return Err(Bad::Root);
     }
     if se && root.get_attr("version") == Some("1.0.0") {

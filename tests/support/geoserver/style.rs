@@ -61,9 +61,9 @@ fn create_raw(state: &State, at: &Target<'_>, ws: Option<&str>) -> Answer {
     let (name, body) = if zip {
         (given.unwrap_or_default(), sld::built_in("generic"))
     } else {
-        let root = sld::check(&at.req.body, se).map_err(|bad| {
+        let root = sld::check(&at.req.body, se, !at.req.flag("raw")).map_err(|bad| {
             // The older version keeps an empty file of what it could not write.
-            if let (Bad::Root, Version::V2_18, Some(name)) = (&bad, at.req.version, &given) {
+            if let (Bad::Root, Version::V2_18, false, Some(name)) = (&bad, at.req.version, se, &given) {
                 cat.style_files.insert((id, format!("{name}.sld")), String::new());
             }
             Fault::Unexpected(bad_message(bad))
@@ -185,7 +185,7 @@ fn get(state: &State, at: &Target<'_>, ws: Option<&str>, name: &str, format: For
             };
             let newer = style.version == "1.1.0";
             match (format, newer) {
-                (Format::Sld, true) => match sld::check(body.as_bytes(), true) {
+                (Format::Sld, true) => match sld::check(body.as_bytes(), true, false) {
                     Ok(root) => Ok(Reply::text(200, SLD, sld::rewrite(&root, false, true))),
                     Err(_) => Err(Fault::Unexpected(String::new())),
                 },
@@ -208,7 +208,7 @@ fn put_body(state: &State, at: &Target<'_>, ws: Option<&str>, name: &str) -> Ans
                 .to_owned(),
         ));
     };
-    let root = sld::check(&at.req.body, se)
+    let root = sld::check(&at.req.body, se, !at.req.flag("raw"))
         .map_err(|bad| Fault::Refused(400, format!("Invalid style:{}", bad_message(bad))))?;
     let body = stored_body(at, &root, se);
     cat.style_files.insert(key, body);
