@@ -22,8 +22,9 @@ fn job_file(workspace: &str, folder: &str, name: &str) -> String {
 async fn names_of_all_kinds_work_or_are_refused() {
     let world = World::any(Vcs::Hg).await;
     let (w, rest) = (world.workspace("names"), world.rest());
-    // 2.18 writes a name with a character beyond U+FFFF into its capabilities in a way that it cannot read itself.
+    // 2.18 writes a character beyond U+FFFF into its capabilities in a way that it cannot read itself.
     let is_old = rest.version().await.starts_with("2.18.");
+    let free = if is_old { TEXT.replace('🛣', "") } else { TEXT.to_owned() };
     let names: Vec<&str> = GOOD.into_iter().filter(|name| !(is_old && name.contains('🛣'))).collect();
     let source = Layer::new(&w, "source");
     world.publish(&source).await;
@@ -47,7 +48,7 @@ async fn names_of_all_kinds_work_or_are_refused() {
         let good = number < names.len();
         let text = |kind: &str| format!("{kind} {name}");
         let upstream = format!("{}/ows?service=WMS&version=1.1.1&request=GetCapabilities", world.geoserver_url());
-        let common = |kind: &str| json!({"workspace": w, "name": text(kind), "title": TEXT, "abstract": TEXT, "keywords": [TEXT]});
+        let common = |kind: &str| json!({"workspace": w, "name": text(kind), "title": free, "abstract": free, "keywords": [free]});
         let with = crate::support::jobs::with;
         jobs.push((
             good,
