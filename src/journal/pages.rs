@@ -58,7 +58,7 @@ impl Journal {
     ///
     /// [`ErrorKind::Io`](crate::error::ErrorKind::Io) when the journal cannot be read.
     pub fn page(&self, page: &Page<'_>) -> Result<Listed> {
-        let (states, is_dead) = (page.words(), !self.is_run_alive());
+        let (states, is_dead) = (page.words(), self.is_run_dead()?);
         let newest = page.order == Order::Newest;
         let skip = i64::try_from(page.skip).unwrap_or(i64::MAX);
         self.read(|transaction| {
@@ -78,13 +78,21 @@ impl Journal {
         })
     }
 
+    /// Whether jobs are recorded as running that nobody runs. Where none is, the run lock is left alone.
+    fn is_run_dead(&self) -> Result<bool> {
+        let runs = self.read(|transaction| {
+            transaction.query_row("select exists (select 1 from job where state = 'running')", [], |row| row.get(0))
+        });
+        Ok(runs? && !self.is_run_alive())
+    }
+
     /// The files of all jobs that `page` is one of, by name.
     ///
     /// # Errors
     ///
     /// As [`Journal::page`].
     pub fn files(&self, page: &Page<'_>) -> Result<Vec<String>> {
-        let (states, is_dead) = (page.words(), !self.is_run_alive());
+        let (states, is_dead) = (page.words(), self.is_run_dead()?);
         self.read(|transaction| {
             let mut statement = transaction.prepare(include_str!("sql/select-files.sql"))?;
             statement.query_map(params![is_dead, states, page.search], |row| row.get(0))?.collect()
@@ -97,7 +105,7 @@ impl Journal {
     ///
     /// As [`Journal::page`].
     pub fn counts(&self) -> Result<HashMap<State, u64>> {
-        let is_dead = !self.is_run_alive();
+        let is_dead = self.is_run_dead()?;
         self.read(|transaction| {
             let mut statement = transaction.prepare(
                 "select iif(state = 'running' and ?1, 'interrupted', state) as shown, count(*) from job group by shown",

@@ -93,7 +93,7 @@ fn steps(frame: &Frame, job: &JobRecord) -> Markup {
                         td.number { @if step.outcome == StepOutcome::Running { "…" } @else { (duration(step.duration_ms)) } }
                     }
                     @if let Some(message) = &step.message {
-                        tr.note { td {} td colspan="3" { span.reason { (message) } } }
+                        tr class={ "note" @if step.outcome == StepOutcome::Failed { " failed" } } { td {} td colspan="3" { span.reason { (message) } } }
                     }
                 }
             }
