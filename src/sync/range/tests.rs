@@ -76,7 +76,9 @@ impl Slave {
     /// Makes a pass whose jobs all end in `state`.
     async fn pass(&self, request: &Request, state: State) -> Vec<String> {
         let prepared = self.prepare(request).await.unwrap();
-        prepared.coverage.begin(&self.journal).unwrap();
+        if !prepared.plan.jobs.is_empty() {
+            prepared.coverage.begin(&self.journal).unwrap();
+        }
         self.journal.drop_jobs(&prepared.plan.gone).unwrap();
         for job in &prepared.plan.jobs {
             let new = NewJob {
@@ -152,6 +154,8 @@ fn publish(job: u32) -> String {
 fn jobs(prepared: &Prepared) -> Vec<String> {
     let word = |job: &plan::PlannedJob| match &job.work {
         Work::Superseded(_) => "superseded",
+        // Its publication is in the same pass, and decides.
+        Work::Run(_) if !job.unless.is_empty() => "superseded",
         _ => job.action_name(),
     };
     prepared.plan.jobs.iter().map(|job| format!("{} {}", word(job), job.file.path)).collect()
