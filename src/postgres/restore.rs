@@ -1,9 +1,11 @@
 //! Move 2: `pg_restore` loads the table.
 //!
-//! A small one in one transaction; a large one in two sessions, which build its indexes side by side.
-//! What is loaded only in part is never published, for it is on record as loaded only when it is whole:
-//! a restore that fails drops it, and after a kill the next run does.
+//! Table, sequences and rows come in one transaction, and with them the indexes of a small one; those of a
+//! large one are then built side by side in two sessions. What is loaded only in part is never published,
+//! for it is on record as loaded only when it is whole: a restore that fails drops it, and after a kill the
+//! next run does. Whatever comes outside of that transaction goes with the table.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use secrecy::ExposeSecret;
 use super::connect::Database;
 use super::{Archive, Table, failure, programs, reading};
 use crate::error::{Error, ErrorKind, Result};
-use crate::process::Cmd;
+use crate::process::{Cmd, Finished};
 
 /// How often the progress of a restore is asked for.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -49,8 +51,35 @@ impl Database {
         archive: &Archive,
         progress: &(impl Fn(LoadProgress) + Send + Sync),
     ) -> Result<Restored> {
-        let checks_connection = self.preflight().await?.server_num >= CHECKS_CONNECTION;
         let list = archive.list_file()?;
+        let jobs = archive.jobs();
+        let side_by_side = format!("--jobs={jobs}");
+        let parts: &[&[&str]] = if jobs > 1 {
+            &[
+                &["--single-transaction", "--section=pre-data", "--section=data"],
+                &["--section=post-data", &side_by_side],
+            ]
+        } else {
+            &[&["--single-transaction"]]
+        };
+        for part in parts {
+            let finished = self.restore_part(archive, list.path(), part, progress).await?;
+            if !finished.status.success() {
+                return self.not_restored(table, archive, &finished.stderr, jobs > 1).await;
+            }
+        }
+        Ok(Restored::Done)
+    }
+
+    /// One run of `pg_restore`, with the arguments that say what of the dump it brings.
+    async fn restore_part(
+        &self,
+        archive: &Archive,
+        list: &Path,
+        part: &[&str],
+        progress: &(impl Fn(LoadProgress) + Send + Sync),
+    ) -> Result<Finished> {
+        let checks_connection = self.preflight().await?.server_num >= CHECKS_CONNECTION;
         let name = format!("borg-slave restore {}-{}", std::process::id(), RESTORES.fetch_add(1, Ordering::Relaxed));
         // The swap commits synchronously, and with it everything before it in the log; the restore's
         // own commit need not wait for the disk.
@@ -58,13 +87,12 @@ impl Database {
         if checks_connection {
             options.push_str(" -c client_connection_check_interval=1000");
         }
-        let jobs = archive.jobs();
-        let together = if jobs > 1 { format!("--jobs={jobs}") } else { "--single-transaction".to_owned() };
         let mut cmd = Cmd::new(programs::pg_restore(&self.shared.stop).await)
             .args(["--no-owner", "--no-privileges", "--no-tablespaces", "--exit-on-error", "--no-password"])
-            .args([together.as_str(), archive.format_option()])
+            .args(part)
+            .arg(archive.format_option())
             .arg("-L")
-            .arg(list.path())
+            .arg(list)
             .arg("-d")
             .arg(self.shared.options.conninfo(&name, &options))
             .arg("--")
@@ -78,31 +106,30 @@ impl Database {
         let run = cmd.run();
         tokio::pin!(run);
         let mut rows_before = None;
-        let finished = loop {
+        loop {
             tokio::select! {
-                finished = &mut run => break finished?,
+                finished = &mut run => return finished,
                 rows = self.rows_loaded(&name), if checks_connection => match (rows, rows_before) {
                     (Some(rows), _) => {
                         rows_before = Some(rows);
                         let position = pid.get().and_then(|pid| reading::position(*pid, archive.path()));
-                        progress(LoadProgress { rows, read: position.and_then(|position| part(position, archive.bytes())) });
+                        progress(LoadProgress { rows, read: position.and_then(|position| share(position, archive.bytes())) });
                     }
                     (None, Some(rows)) => progress(LoadProgress { rows, read: Some(1.0) }),
                     (None, None) => {}
                 }
             }
-        };
-        if finished.status.success() {
-            return Ok(Restored::Done);
         }
+    }
+
+    /// What is to be made of a restore that complained; what it has left goes.
+    async fn not_restored(&self, table: &Table, archive: &Archive, stderr: &str, leaves: bool) -> Result<Restored> {
         let subject = format!("{} into {}", archive.path().display(), table.label());
-        let error = failure::restore(&finished.stderr, "cannot load the dump", &subject);
-        if failure::is_clash(&finished.stderr) {
+        let error = failure::restore(stderr, "cannot load the dump", &subject);
+        if failure::is_clash(stderr) {
             return Ok(Restored::Clash(error));
         }
-        if jobs > 1
-            && let Err(kept) = self.drop_unfinished(table).await
-        {
+        if leaves && let Err(kept) = self.drop_unfinished(table).await {
             tracing::warn!(table = table.label(), error = kept.one_line(), "a table that is loaded in part stays");
         }
         Err(error)
@@ -128,8 +155,8 @@ impl Database {
 }
 
 /// The part that `position` is of `bytes`. The last of it is still on its way to the server.
-fn part(position: u64, bytes: u64) -> Option<f64> {
+fn share(position: u64, bytes: u64) -> Option<f64> {
     #[expect(clippy::cast_precision_loss, reason = "a share for people")]
-    let part = position as f64 / bytes as f64;
-    part.is_finite().then(|| part.clamp(0.0, 0.999))
+    let share = position as f64 / bytes as f64;
+    share.is_finite().then(|| share.clamp(0.0, 0.999))
 }
