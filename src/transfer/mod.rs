@@ -266,15 +266,6 @@ impl Transfer {
         self.inner.engine.send(root, &[relative], to).await
     }
 
-    /// As [`Transfer::send`], with many files at once.
-    ///
-    /// # Errors
-    ///
-    /// As [`Transfer::send`]; some of the files may have arrived then.
-    pub async fn send_all(&self, root: &Path, relative: &[&Path], to: &Destination) -> Result<()> {
-        self.inner.engine.send(root, relative, to).await
-    }
-
     /// Removes a file from the cache after its use. A shared file, which is the master's, stays.
     ///
     /// # Errors
