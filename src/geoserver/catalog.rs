@@ -79,7 +79,9 @@ impl Catalog {
         }
         self.tile_layer_unsure(workspace, layer);
         // GeoServer drops its rules with it.
-        self.access_rules = None;
+        if self.access_rules.as_ref().is_some_and(|shown| shown.are_about_layer(workspace.as_str(), layer.as_str())) {
+            self.access_rules = None;
+        }
     }
 
     /// Layer or group got or lost a tile layer, who knows.

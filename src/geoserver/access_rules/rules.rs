@@ -316,7 +316,7 @@ impl ShownRules {
     }
 
     /// Whether one of them is about just this layer.
-    pub(super) fn are_about_layer(&self, workspace: &str, layer: &str) -> bool {
+    pub(in crate::geoserver) fn are_about_layer(&self, workspace: &str, layer: &str) -> bool {
         !self.naming(workspace, layer).rules.is_empty()
     }
 }
