@@ -36,10 +36,10 @@ pub(super) struct Relation {
 impl State {
     pub(super) async fn read(tx: &Transaction<'_>, table: &Table) -> Result<Self> {
         let names = [&table.schema, &table.data_schema, &table.outdated_schema, &table.name].map(|name| name.as_str());
-        let row = tx
-            .query_one(include_str!("sql/table_state.sql"), &[&names[0], &names[1], &names[2], &names[3]])
-            .await
-            .map_err(failure::doing(WHAT, &table.label()))?;
+        let label = table.label();
+        let failed = failure::doing(WHAT, &label);
+        let question = tx.prepare_cached(include_str!("sql/table_state.sql")).await.map_err(failed)?;
+        let row = tx.query_one(&question, &[&names[0], &names[1], &names[2], &names[3]]).await.map_err(failed)?;
         let relation = |oid: usize| -> Option<Relation> {
             let kind: Option<String> = row.get(oid + 1);
             Some(Relation { oid: row.get::<_, Option<u32>>(oid)?, kind: kind?.chars().next()? })
@@ -98,13 +98,10 @@ impl Database {
         if !there {
             return Ok(None);
         }
-        let row = client
-            .query_opt(
-                include_str!("sql/published_md5.sql"),
-                &[&table.schema.as_str(), &table.data_schema.as_str(), &table.name.as_str()],
-            )
-            .await
-            .map_err(failure::doing(WHAT, &label))?;
+        let failed = failure::doing(WHAT, &label);
+        let question = client.prepare_cached(include_str!("sql/published_md5.sql")).await.map_err(failed)?;
+        let names = [&table.schema, &table.data_schema, &table.name].map(|name| name.as_str());
+        let row = client.query_opt(&question, &[&names[0], &names[1], &names[2]]).await.map_err(failed)?;
         Ok(row.and_then(|row| row.get(0)))
     }
 

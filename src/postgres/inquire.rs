@@ -23,10 +23,9 @@ impl Database {
     pub async fn columns(&self, schema: &PgIdent, name: &PgIdent) -> Result<Option<Vec<Column>>> {
         let client = self.client().await?;
         let subject = format!("{schema}.{name}");
-        let rows = client
-            .query(include_str!("sql/columns.sql"), &[&schema.as_str(), &name.as_str()])
-            .await
-            .map_err(failure::doing("cannot read the columns", &subject))?;
+        let failed = failure::doing("cannot read the columns", &subject);
+        let question = client.prepare_cached(include_str!("sql/columns.sql")).await.map_err(failed)?;
+        let rows = client.query(&question, &[&schema.as_str(), &name.as_str()]).await.map_err(failed)?;
         if rows.is_empty() {
             return Ok(None);
         }
@@ -47,10 +46,9 @@ impl Database {
         let client = self.client().await?;
         let subject = format!("{schema}.{name}.{column}");
         let what = "cannot read the spatial reference id";
-        let found = client
-            .query_opt(include_str!("sql/spatial_column.sql"), &[&schema.as_str(), &name.as_str(), &column])
-            .await
-            .map_err(failure::doing(what, &subject))?;
+        let failed = failure::doing(what, &subject);
+        let question = client.prepare_cached(include_str!("sql/spatial_column.sql")).await.map_err(failed)?;
+        let found = client.query_opt(&question, &[&schema.as_str(), &name.as_str(), &column]).await.map_err(failed)?;
         let Some(found) = found else { return Ok(None) };
         let (home, modifier): (String, i32) = (found.get(0), found.get(1));
         let question = format!("select {}.postgis_typmod_srid($1)", quote_ident(&home));

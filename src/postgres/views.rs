@@ -98,10 +98,9 @@ struct ColumnShape {
 }
 
 async fn columns(tx: &Transaction<'_>, oid: u32, label: &str) -> Result<Vec<ColumnShape>> {
-    let rows = tx
-        .query(include_str!("sql/column_shapes.sql"), &[&oid])
-        .await
-        .map_err(failure::doing("cannot read the columns", label))?;
+    let failed = failure::doing("cannot read the columns", label);
+    let question = tx.prepare_cached(include_str!("sql/column_shapes.sql")).await.map_err(failed)?;
+    let rows = tx.query(&question, &[&oid]).await.map_err(failed)?;
     let shape =
         |row: &tokio_postgres::Row| ColumnShape { name: row.get(0), type_name: row.get(1), collation: row.get(2) };
     Ok(rows.iter().map(shape).collect())
@@ -115,10 +114,10 @@ async fn capture_above(
     swap: &Replacement,
 ) -> Result<Vec<Captured>> {
     let what = "cannot read the views that depend on the layer";
-    let rows = tx
-        .query(include_str!("sql/views_above.sql"), &[&roots, &swap.view, &swap.old])
-        .await
-        .map_err(failure::doing(what, &table.label()))?;
+    let label = table.label();
+    let failed = failure::doing(what, &label);
+    let question = tx.prepare_cached(include_str!("sql/views_above.sql")).await.map_err(failed)?;
+    let rows = tx.query(&question, &[&roots, &swap.view, &swap.old]).await.map_err(failed)?;
     let mut found = Vec::with_capacity(rows.len());
     for row in rows {
         found.push(capture(tx, table, row.get(0), row.get(1)).await?);
