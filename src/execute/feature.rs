@@ -194,8 +194,12 @@ impl Ctx<'_> {
     }
 
     async fn restore(&self, database: &Database, table: &Table, dump: &Fetched) -> Result<Stepped<Archive>> {
+        let archive = {
+            let _one_of_few = self.run.inspections.acquire().await.map_err(|_| super::stopped())?;
+            Archive::inspect(&dump.path, table, &self.run.stop).await?.with_md5(dump.md5.to_string())
+        };
+        // While others look into theirs.
         let _one_of_few = self.run.restores.acquire().await.map_err(|_| super::stopped())?;
-        let archive = Archive::inspect(&dump.path, table, &self.run.stop).await?.with_md5(dump.md5.to_string());
         let progress = |progress| self.run.emit(Event::StepProgress { job: self.job, step: Step::Restore, progress });
         database.load(table, &archive, progress).await?;
         self.run.emit(Event::Loaded { job: self.job, bytes: dump.bytes });

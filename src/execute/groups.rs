@@ -1,6 +1,7 @@
 //! Layer groups.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::layer::Tiled;
@@ -18,9 +19,10 @@ impl Ctx<'_> {
     pub(super) async fn publish_group(&self, job: &LayerGroupJob) -> Result<JobEnd> {
         self.note_purge(&job.workspace, &job.name).await?;
         let all_absent = Mutex::new(BTreeSet::new());
+        let is_somewhere = AtomicBool::new(false);
         let absent = self
             .on_each(&self.unfinished_geoservers(), |server| {
-                let all_absent = &all_absent;
+                let (all_absent, is_somewhere) = (&all_absent, &is_somewhere);
                 async move {
                 self.after_rules().await;
                 let target = Some(server.name());
@@ -32,6 +34,7 @@ impl Ctx<'_> {
                 if members.is_empty() {
                     return Ok(absent);
                 }
+                is_somewhere.store(true, Ordering::Relaxed);
                 let tiled = Tiled {
                     workspace: &job.workspace,
                     name: &job.name,
@@ -64,6 +67,14 @@ impl Ctx<'_> {
                 names(&for_later)
             )));
         }
+        if !filtered.is_empty() && !is_somewhere.into_inner() {
+            // GeoServer has no groups without members; groups that hold this one go on without it.
+            self.leave_out();
+            return Ok(JobEnd::Filtered(format!(
+                "this slave's filters take none of its members: {}",
+                names(&filtered)
+            )));
+        }
         let note = (!filtered.is_empty())
             .then(|| format!("published without {}: this slave's filters do not take them", names(&filtered)));
         let mut notes: Vec<String> = note.into_iter().collect();
@@ -94,7 +105,7 @@ impl Ctx<'_> {
         let for_later =
             absent.iter().all(|member| self.is_explained(member)) && absent.iter().any(|member| !self.refused(member));
         let message = (!absent.is_empty()).then(|| format!("without {}", names(&absent)));
-        if members.is_empty() && for_later {
+        if members.is_empty() && absent.iter().all(|member| self.is_explained(member)) {
             return Ok(((members, absent), StepEnd::Skipped, message));
         }
         if members.is_empty() {
@@ -103,7 +114,7 @@ impl Ctx<'_> {
                 format!("none of the layer group's members is published here: {}", names(&absent)),
             )
             .subject(format!("{}:{}", job.workspace, job.name))
-            .hint("publish its members first; where this slave's filters leave them out, let LAYERGROUP_FILTER leave out the group too"));
+            .hint("publish its members first"));
         }
         let group = LayerGroup {
             workspace: job.workspace.clone(),

@@ -189,6 +189,7 @@ pub async fn execute(
         upstreams: Mutex::new(HashMap::new()),
         stores: Mutex::new(HashMap::new()),
         capabilities: Shared::new(),
+        inspections: Semaphore::new(parts.choices.parallel_restores.max(1)),
         restores: Semaphore::new(parts.choices.parallel_restores.max(1)),
         tables: Tables::new(count),
         removals: Removals::new(plan.jobs.iter().map(Role::from).collect(), free),
@@ -289,6 +290,8 @@ struct Run {
     background: Background,
     events: mpsc::UnboundedSender<Note>,
     stop: CancellationToken,
+    /// Dumps whose tables of contents are read at the same time.
+    inspections: Semaphore,
     restores: Semaphore,
     tables: Tables,
     removals: Removals,
@@ -482,7 +485,7 @@ impl Ctx<'_> {
             && let Verdict::Refused { reason } = self.run.parts.filters.accepts(self.file.kind, &complete.facts)?
         {
             // Before the job's voice is heard, so that whoever waits for its table finds it here.
-            self.run.filtered_layers.lock().unwrap_or_else(PoisonError::into_inner).insert(self.file.stem.clone());
+            self.leave_out();
             return Ok(JobEnd::Filtered(reason));
         }
         match complete.job {
@@ -499,6 +502,11 @@ impl Ctx<'_> {
             Job::AccessRules { content } => Box::pin(self.access_rules(&content)).await,
             Job::Auth { sql } => Box::pin(self.roles(&sql)).await,
         }
+    }
+
+    /// Tells the other jobs that this slave does not take what this one is about.
+    fn leave_out(&self) {
+        self.run.filtered_layers.lock().unwrap_or_else(PoisonError::into_inner).insert(self.file.stem.clone());
     }
 
     /// Waits for the jobs of this pass that set access rules: what they protect must not be made before.

@@ -82,7 +82,7 @@ pub async fn prepare(
         let mut candidates = changed_files(settings, repository, &from, &to).await?;
         candidates.extend(files_of_channels(settings, repository, &to, &new_channels, &candidates).await?);
         let mut more = left_over(settings, &known, request, standing.filters_differ(), &candidates);
-        let anew = done_anew(settings, repository, journal, &to, &candidates).await?;
+        let anew = done_anew(settings, repository, journal, &to, &candidates, &more).await?;
         let is_of_new_channel =
             |path: &&String| path.split_once('/').is_some_and(|(channel, _)| new_channels.contains(channel));
         let mut in_doubt: Vec<String> = known.keys().filter(is_of_new_channel).cloned().collect();
@@ -353,6 +353,7 @@ async fn done_anew(
     journal: Option<&Journal>,
     tip: &Revision,
     candidates: &[Candidate],
+    left_over: &BTreeSet<String>,
 ) -> Result<BTreeSet<String>> {
     let mut anew = BTreeSet::new();
     if candidates.iter().any(|candidate| candidate.deleted && candidate.file.kind == JobKind::AccessRules) {
@@ -362,11 +363,13 @@ async fn done_anew(
         }));
     }
     let Some(journal) = journal else { return Ok(anew) };
-    if candidates.is_empty() || !journal.has_markers(execute::INCOMPLETE_GROUPS)? {
+    if (candidates.is_empty() && left_over.is_empty()) || !journal.has_markers(execute::INCOMPLETE_GROUPS)? {
         return Ok(anew);
     }
     let published = candidates.iter().filter(|candidate| !candidate.deleted && candidate.file.companion.is_none());
-    let stems: HashSet<&str> = published.map(|candidate| candidate.file.stem.as_str()).collect();
+    // What was left out may be taken now.
+    let taken = left_over.iter().filter_map(|path| job::classify(path, &settings.channels)).map(|file| file.stem);
+    let stems: HashSet<String> = published.map(|candidate| candidate.file.stem.clone()).chain(taken).collect();
     let groups = journal.markers()?.into_iter().filter(|((target, _), members)| {
         target == execute::INCOMPLETE_GROUPS && members.split(',').any(|member| stems.contains(member))
     });

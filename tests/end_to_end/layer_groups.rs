@@ -76,16 +76,22 @@ async fn a_member_that_the_filter_refuses_is_left_out_with_a_note() {
     world.publish(&Layer::new(&w, "roads")).await;
     world.publish(&Layer::new(&w, "tracks")).await;
     let group = world.publish_group(&w, "all", &[("publish", "tracks"), ("publish", "roads")], &json!({}));
-    world.commit("a group");
+    let none = world.publish_group(&w, "none", &[("publish", "tracks")], &json!({}));
+    let around = world.publish_group(&w, "around", &[("group", "none"), ("publish", "roads")], &json!({}));
+    world.commit("groups");
     world.pull().succeeded();
     assert_eq!(world.rest().group(&w, "all").await, members(&w, &["roads"]));
+    assert_eq!(world.rest().group(&w, "around").await, members(&w, &["roads"]));
+    assert_eq!([&none, &around].map(|job| world.state(job)["state"].clone()), ["filtered", "succeeded"]);
     let record = world.state(&group);
     assert_eq!(record["state"], json!("succeeded"));
     assert!(record["message"].as_str().unwrap().contains(&format!("{w}:tracks")), "{record:#}");
     // A wider filter takes the layer, and with it the group is whole.
     world.set("FEATURE_FILTER", "true");
-    world.slave(&["sync", "--from", "null"]).succeeded();
+    world.slave(&["sync"]).succeeded();
     assert_eq!(world.rest().group(&w, "all").await, members(&w, &["tracks", "roads"]));
+    assert_eq!(world.rest().group(&w, "none").await, members(&w, &["tracks"]));
+    assert_eq!(world.rest().group(&w, "around").await, members(&w, &["none", "roads"]));
     world.rest().drop_workspace(&w).await;
 }
 
