@@ -146,7 +146,7 @@ impl Archive {
         self.bytes
     }
 
-    /// How many sessions shall load it. More than one cannot work in one transaction, and only a custom
+    /// How many sessions shall build its indexes and constraints, once table and rows are there. Only a custom
     /// archive can be read by several.
     pub(super) fn jobs(&self) -> u32 {
         let indexes = self.list.lines().filter(|line| entry(line).is_some_and(|entry| entry.starts_with("INDEX ")));
