@@ -63,16 +63,19 @@ impl Sshd {
         std::fs::copy(path(allowed), path("authorized_keys")).unwrap();
         // The one thing that sshd wants outside of its own directory when root runs it.
         let _ = std::fs::create_dir_all("/run/sshd");
-        let path_line = if knobs.without_rsync {
+        let search_path = if knobs.without_rsync {
             let bin = path("bin");
             std::fs::create_dir(&bin).unwrap();
             for name in ["sh", "cat", "tail", "md5sum"] {
                 std::os::unix::fs::symlink(Path::new("/usr/bin").join(name), bin.join(name)).unwrap();
             }
-            format!("SetEnv PATH={}\n", bin.display())
+            format!(" PATH={}", bin.display())
         } else {
             String::new()
         };
+        // What the shell's start-up files of whoever runs the tests do and print is none of their business.
+        let home = path("home");
+        std::fs::create_dir(&home).unwrap();
         // Another process may take the port between our looking and sshd's binding: it is tried again.
         for _ in 0..5 {
             let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -81,7 +84,9 @@ impl Sshd {
                 "Port {port}\nListenAddress 127.0.0.1\nHostKey {at}/host_key\nHostKey {at}/host_rsa\n\
                  AuthorizedKeysFile {at}/authorized_keys\nPidFile none\nStrictModes no\nUsePAM no\n\
                  PermitRootLogin yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
-                 LogLevel VERBOSE\nMaxStartups 100\nSubsystem sftp internal-sftp\n{path_line}"
+                 LogLevel VERBOSE\nMaxStartups 100\nSubsystem sftp internal-sftp\n\
+                 SetEnv HOME={home}{search_path}\n",
+                home = home.display()
             );
             std::fs::write(path("sshd_config"), config).unwrap();
             let log = Arc::new(Log::default());
