@@ -357,7 +357,7 @@ async fn a_layer_that_is_made_anew_comes_back_to_its_groups_after_a_kill() {
     for (title, moment) in [("new", "first"), ("newer", "last"), ("newest", "the layer")] {
         layer.title = title.into();
         if let Some(double) = &t.double {
-            double.delay(Duration::from_millis(250));
+            double.delay(Duration::from_millis(600));
         }
         let (server, wanted, places) = (t.server.clone(), layer.clone(), Arc::clone(&kept));
         let publishing = tokio::spawn(async move { server.publish_wms_layer(&wanted, &*places).await });

@@ -213,9 +213,13 @@ async fn fifty_kills_end_in_the_state_of_a_slave_that_was_left_alone() {
     processes::nothing_is_left(&killed, Duration::from_secs(10)).await;
     let (wild, tame) = (snapshot::of(&killed, "wild").await, snapshot::of(&calm, "tame").await);
     if wild != tame {
-        let (left, right) = (wild.lines(), tame.lines());
-        let differing: Vec<_> = left.zip(right).filter(|(left, right)| left != right).take(20).collect();
-        panic!("seed {seed}, {rounds} rounds, {kills} kills\n{log:#?}\n{differing:#?}\n{wild}");
+        let only = |one: &str, other: &str| {
+            let other: Vec<_> = other.lines().collect();
+            one.lines().filter(|line| !other.contains(line)).take(20).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let (more, less) = (only(&wild, &tame), only(&tame, &wild));
+        // The difference first and the rest on few lines: what keeps the output may keep little of it.
+        panic!("only after kills: {more:#?}\nonly without: {less:#?}\nseed {seed}, {rounds} rounds\n{log:?}\n{wild:?}");
     }
     snapshot::is_finished(&killed);
     let outdated =

@@ -1,5 +1,8 @@
 //! The database behind a store: what GeoServer reads of it.
 
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use borg_slave::name::quote_ident;
@@ -75,13 +78,51 @@ impl From<tokio_postgres::Error> for Silence {
     }
 }
 
-pub(crate) async fn connect(link: &Link) -> Result<Client, Silence> {
+/// Connections that nobody uses, by where they lead. GeoServer keeps those of a store as well: each of its
+/// requests would otherwise wait for a session that has yet to load PostGIS.
+static IDLE: Mutex<BTreeMap<String, Vec<Client>>> = Mutex::new(BTreeMap::new());
+
+/// How many unused connections to one place are kept, "max connections" of a store.
+const MOST_IDLE: usize = 10;
+
+/// A connection, which goes back to the unused ones.
+pub(crate) struct Session {
+    client: Option<Client>,
+    to: String,
+}
+
+impl Deref for Session {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        self.client.as_ref().expect("it is given back when the session is dropped")
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let mut idle = IDLE.lock().unwrap();
+        let idle = idle.entry(std::mem::take(&mut self.to)).or_default();
+        idle.retain(|client| !client.is_closed());
+        idle.extend(self.client.take().filter(|_| idle.len() < MOST_IDLE));
+    }
+}
+
+pub(crate) async fn connect(link: &Link) -> Result<Session, Silence> {
+    let to = format!("{link:?}");
+    let unused = || IDLE.lock().unwrap().get_mut(&to).and_then(Vec::pop);
+    // "validate connections": one that has died meanwhile is not used.
+    while let Some(client) = unused() {
+        if let Ok(Ok(_)) = tokio::time::timeout(PATIENCE, client.batch_execute("select 1")).await {
+            return Ok(Session { client: Some(client), to });
+        }
+    }
     let mut config = Config::new();
     config.host(&link.host).port(link.port).dbname(&link.database).user(&link.user).password(&link.password);
     let attempt = tokio::time::timeout(PATIENCE, config.connect(NoTls)).await;
     let Ok(Ok((client, connection))) = attempt else { return Err(Silence::Unreachable) };
     tokio::spawn(connection);
-    Ok(client)
+    Ok(Session { client: Some(client), to })
 }
 
 pub(crate) async fn relations(link: &Link, with_geometry: bool) -> Result<Vec<String>, Silence> {
