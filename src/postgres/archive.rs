@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::script::{self, Statement, Token};
+use super::toc::{self, Contents};
 use super::{Table, failure, programs};
 use crate::error::{Error, ErrorKind, Result, io_error};
 use crate::process::Cmd;
@@ -99,20 +100,17 @@ impl Archive {
     /// comments; [`ErrorKind::Process`] when `pg_restore` is missing.
     pub async fn inspect(path: &Path, table: &Table, stop: &CancellationToken) -> Result<Self> {
         let (format, bytes) = format_of(path)?;
-        // Both read no more than the table of contents, which is as quick as the programs start.
-        let (listing, script) = tokio::try_join!(
-            pg_restore(path, format, stop, |cmd| cmd.arg("-l")),
-            pg_restore(path, format, stop, |cmd| {
-                cmd.args(["--schema-only", "--no-owner", "--no-privileges", "--no-tablespaces", "-f", "-"])
-            })
-        )?;
+        let contents = match toc::read(path).filter(|_| format == Format::Custom) {
+            Some(contents) => contents,
+            None => told_by_pg_restore(path, format, stop).await?,
+        };
         let refuse = |reason: String| {
             Error::new(ErrorKind::Archive, reason)
                 .subject(path.display().to_string())
                 .hint("publish the layer again on the master, as a dump of that one table (pg_dump -t)")
         };
-        let list = allowed_entries(&listing, table).map_err(refuse)?;
-        let foreign_keys = script::statements(&script)
+        let list = allowed_entries(&contents.listing, table).map_err(refuse)?;
+        let foreign_keys = statements(&contents)
             .and_then(|statements| foreign_keys(&statements, table))
             .map_err(|reason| refuse(format!("the dump is refused: {reason}")))?;
         let list = list.lines().filter(|line| !is_foreign_key(line, table)).map(|line| format!("{line}\n")).collect();
@@ -198,6 +196,28 @@ fn format_of(path: &Path) -> Result<(Format, u64)> {
             .subject(path.display().to_string())
             .hint("publish the layer again on the master (pg_dump -F c or -F t)"))
     }
+}
+
+/// What `pg_restore` says of a dump that is not read here.
+async fn told_by_pg_restore(path: &Path, format: Format, stop: &CancellationToken) -> Result<Contents> {
+    // Both read no more than the table of contents, which is as quick as the programs start.
+    let (listing, script) = tokio::try_join!(
+        pg_restore(path, format, stop, |cmd| cmd.arg("-l")),
+        pg_restore(path, format, stop, |cmd| {
+            cmd.args(["--schema-only", "--no-owner", "--no-privileges", "--no-tablespaces", "-f", "-"])
+        })
+    )?;
+    Ok(Contents { listing, statements: vec![script] })
+}
+
+/// All statements of a dump, each from one piece: what begins in one and ends in the next would not run as
+/// it reads.
+fn statements(contents: &Contents) -> std::result::Result<Vec<Statement>, String> {
+    let mut all = Vec::new();
+    for piece in &contents.statements {
+        all.extend(script::statements(piece)?);
+    }
+    Ok(all)
 }
 
 async fn pg_restore(
@@ -309,13 +329,28 @@ fn foreign_keys(statements: &[Statement], table: &Table) -> std::result::Result<
             })
         } else if statement.begins(&["create", "statistics"]) {
             statement.find("from", 0).is_some_and(|from| statement.qualified(from + 1) == Some(own))
+        } else if statement.begins(&["copy"]) {
+            let from = statement.find("from", 0);
+            statement.qualified(1) == Some(own)
+                && from.is_some_and(|from| matches!(&statement.tokens[from + 1..], [source] if source.is("stdin")))
         } else if statement.begins(&["select", "pg_catalog"]) {
-            statement.name(3) == Some("set_config")
-                && statement.tokens.get(5) == Some(&Token::Text("search_path".into()))
+            // One call, whose arguments are constants.
+            let calls = statement.tokens.iter().filter(|token| **token == Token::Symbol('(')).count();
+            calls == 1
+                && match (statement.name(3), statement.tokens.get(5)) {
+                    (Some("set_config"), Some(Token::Text(setting))) => setting == "search_path",
+                    (Some("setval"), Some(Token::Text(sequence))) => {
+                        script::qualified(sequence).is_some_and(|(schema, _)| schema == own.0)
+                    }
+                    _ => false,
+                }
         } else if statement.begins(&["set"]) {
             statement.name(1).is_some_and(|setting| SETTINGS.contains(&setting))
                 && (statement.name(1) != Some("standard_conforming_strings")
-                    || statement.tokens.last().is_some_and(|value| value.is("on")))
+                    || statement
+                        .tokens
+                        .last()
+                        .is_some_and(|value| value.is("on") || *value == Token::Text("on".into())))
         } else if statement.begins(&["alter", "index"]) || statement.begins(&["alter", "statistics"]) {
             in_schema(2).is_some()
         } else {
@@ -384,6 +419,22 @@ mod tests {
         assert_eq!(list.lines().filter(|line| is_foreign_key(line, &table("roads"))).count(), 1);
     }
 
+    #[tokio::test]
+    async fn a_dump_and_its_foreign_keys_pass_whoever_reads_them() {
+        let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src/postgres/toc/roads.db"));
+        let stop = CancellationToken::new();
+        let read = toc::read(path).unwrap();
+        let told = told_by_pg_restore(path, Format::Custom, &stop).await.unwrap();
+        for contents in [read, told] {
+            let keys = foreign_keys(&statements(&contents).unwrap(), &table("roads")).unwrap();
+            assert_eq!(keys.len(), 1);
+            assert_eq!(keys[0].references, ("ws_data".to_owned(), "Towns".to_owned()));
+        }
+        let archive = Archive::inspect(path, &table("roads"), &stop).await.unwrap();
+        assert_eq!((archive.foreign_keys.len(), archive.list.lines().count()), (1, 10));
+        assert!(Archive::inspect(path, &table("Towns"), &stop).await.is_err());
+    }
+
     #[test]
     fn anything_else_is_refused_by_name() {
         for (entry, table_name) in [
@@ -402,6 +453,17 @@ mod tests {
     }
 
     #[test]
+    fn a_statement_that_goes_on_in_the_next_entry_is_refused() {
+        let pieces = ["CREATE TABLE ws_data.roads (id integer);", "COMMENT ON TABLE ws_data.roads IS", "DROP TABLE t;"];
+        let of = |pieces: &[&str]| {
+            let statements = pieces.iter().map(|piece| (*piece).to_owned()).collect();
+            super::statements(&Contents { listing: String::new(), statements })
+        };
+        assert!(of(&pieces).unwrap_err().contains("has no end"));
+        assert_eq!(of(&pieces[..1]).unwrap().len(), 1);
+    }
+
+    #[test]
     fn statements_that_touch_something_else_are_refused() {
         let check = |more: &str| {
             let script = format!("SET lock_timeout = 0;CREATE TABLE ws_data.roads (id integer);{more};");
@@ -415,6 +477,11 @@ mod tests {
             "CREATE SEQUENCE ws_data.lonely",
             "CREATE SEQUENCE other.seq",
             "SELECT pg_catalog.pg_read_file('/etc/passwd')",
+            "SELECT pg_catalog.set_config('search_path', pg_read_file('/etc/passwd'), false)",
+            "SELECT pg_catalog.setval('other.seq', 1, true)",
+            "SELECT pg_catalog.setval('ws_data.seq', evil(), true)",
+            "COPY ws_data.rivers (id) FROM stdin",
+            "COPY ws_data.roads (id) TO stdout",
             "CREATE TABLE ws_data.rivers (id integer)",
             "COPY ws_data.roads FROM PROGRAM 'sh'",
             "SET standard_conforming_strings = off",
@@ -425,7 +492,8 @@ mod tests {
             assert!(check(bad).is_err(), "{bad}");
         }
         let keys = check(
-            "CREATE SEQUENCE ws_data.s START WITH 1;ALTER SEQUENCE ws_data.s OWNED BY ws_data.roads.id;\
+            "COPY ws_data.roads (id, \"from\") FROM stdin;SELECT pg_catalog.setval('ws_data.\"S\"', 4, true);\
+             CREATE SEQUENCE ws_data.s START WITH 1;ALTER SEQUENCE ws_data.s OWNED BY ws_data.roads.id;\
              ALTER TABLE ONLY ws_data.roads ADD CONSTRAINT \"To town\" FOREIGN KEY (id) REFERENCES ws_data.\"Towns\"(id) ON DELETE CASCADE",
         )
         .unwrap();

@@ -38,6 +38,7 @@ mod restore;
 mod roles_script;
 mod script;
 mod session;
+mod toc;
 mod views;
 
 use crate::name::PgIdent;

@@ -78,6 +78,13 @@ impl Statement {
     }
 }
 
+/// The schema and name in the text of a `regclass`.
+pub(super) fn qualified(text: &str) -> Option<(String, String)> {
+    let statement = statements(&format!("{text};")).ok()?.pop()?;
+    let (schema, name) = statement.qualified(0)?;
+    (statement.tokens.len() == 3).then(|| (schema.to_owned(), name.to_owned()))
+}
+
 /// Splits `script` into statements. Comments and the commands of `psql` (lines that begin with a
 /// backslash) fall away.
 pub(super) fn statements(script: &str) -> Result<Vec<Statement>, String> {
