@@ -275,7 +275,7 @@ impl Writer<'_> {
                 // A failed SQL view stays in the catalog without a layer, and would be in the way.
                 if left_here
                     && wanted.sql_view.is_some()
-                    && self.read_layer(&wanted.workspace, &wanted.name).await?.is_none()
+                    && self.server.read_layer(&wanted.workspace, &wanted.name).await?.is_none()
                 {
                     let doing = "remove the feature type that a failed creation has left";
                     self.delete_type(&wanted.workspace, &wanted.store, &wanted.name).await?.ok(doing)?;
@@ -344,7 +344,7 @@ impl Writer<'_> {
 
     /// Makes sure that the type has its layer. One without is left by a deletion of the layer alone.
     async fn ensure_layer(&mut self, wanted: &FeatureType, change: Change) -> Result<Change> {
-        if let Some(state) = self.read_layer(&wanted.workspace, &wanted.name).await? {
+        if let Some(state) = self.server.read_layer(&wanted.workspace, &wanted.name).await? {
             self.catalog.layers.insert((wanted.workspace.clone(), wanted.name.clone()), state);
             return Ok(change);
         }

@@ -13,6 +13,25 @@ use super::client::{GeoServer, Writer, path};
 use super::json;
 use super::styles::KeptStyle;
 
+/// The styles that a layer is to have, by the names that GeoServer's layer document has for them.
+pub(super) struct AssignedStyles {
+    /// None leaves the one that is there.
+    pub(super) default: Option<String>,
+    pub(super) alternates: BTreeSet<String>,
+}
+
+impl AssignedStyles {
+    fn are_those_of(&self, state: &LayerState) -> bool {
+        match state {
+            LayerState::New => self.default.is_none() && self.alternates.is_empty(),
+            LayerState::Read { default, alternates } => {
+                (self.default.is_none() || *default == self.default) && *alternates == self.alternates
+            }
+            LayerState::Broken => false,
+        }
+    }
+}
+
 impl GeoServer {
     /// Whether a layer is in the catalog.
     ///
@@ -30,6 +49,47 @@ impl GeoServer {
             return Ok(true);
         }
         answer.ok(&format!("look for the layer {workspace}:{layer}")).map(|_| true)
+    }
+
+    /// The styles of a layer; None when it is not there.
+    pub(super) async fn read_layer(&self, workspace: &GeoName, layer: &GeoName) -> Result<Option<LayerState>> {
+        let answer = self.get(&format!("{}?quietOnNotFound=true", item(workspace, layer))).await?;
+        if answer.is_missing() {
+            return Ok(None);
+        }
+        if answer.status.is_server_error() {
+            // `Unable to marshal reference with no id or name`: a style it refers to is gone.
+            return Ok(Some(LayerState::Broken));
+        }
+        let document = answer.json(&format!("read the layer {workspace}:{layer}"))?;
+        Ok(Some(state(&document["layer"])))
+    }
+
+    /// Makes sure that a layer has the styles that it was given: GeoServer accepts one that is not there, and
+    /// the layer vanishes from its maps.
+    pub(super) async fn verify_layer_styles(
+        &self,
+        workspace: &GeoName,
+        layer: &GeoName,
+        given: &AssignedStyles,
+    ) -> Result<()> {
+        let shown = match self.read_layer(workspace, layer).await? {
+            Some(state) if given.are_those_of(&state) => return Ok(()),
+            Some(LayerState::Read { default, .. }) => default.unwrap_or_else(|| "none".to_owned()),
+            Some(_) => "one that is gone".to_owned(),
+            None => {
+                return Err(Error::new(ErrorKind::GeoServer, "the layer is gone while it is published")
+                    .subject(format!("{} {workspace}:{layer}", self.name()))
+                    .hint("another program or person is changing the same layer; let only one of them do it"));
+            }
+        };
+        self.writer().await.catalog.styles.remove(workspace);
+        Err(Error::new(
+            ErrorKind::GeoServer,
+            format!("GeoServer has not taken the layer's styles: its default style is {shown}"),
+        )
+        .subject(format!("{} {workspace}:{layer}", self.name()))
+        .hint("somebody may have removed a style meanwhile; run again"))
     }
 
     /// Removes a layer with its feature type, and then the styles that are its own. What is not
@@ -55,70 +115,27 @@ impl GeoServer {
 }
 
 impl Writer<'_> {
-    /// The styles of a layer; None when it is not there.
-    pub(super) async fn read_layer(&mut self, workspace: &GeoName, layer: &GeoName) -> Result<Option<LayerState>> {
-        let answer = self.server.get(&format!("{}?quietOnNotFound=true", item(workspace, layer))).await?;
-        if answer.is_missing() {
-            return Ok(None);
-        }
-        if answer.status.is_server_error() {
-            // `Unable to marshal reference with no id or name`: a style it refers to is gone.
-            return Ok(Some(LayerState::Broken));
-        }
-        let document = answer.json(&format!("read the layer {workspace}:{layer}"))?;
-        Ok(Some(state(&document["layer"])))
-    }
-
-    /// Sets default style and alternates when `before` is not so already, and verifies that GeoServer
-    /// has taken them. No default leaves the one that the layer has.
+    /// Sets default style and alternates when `before` is not so already; what was sent then is to be
+    /// verified. No default leaves the one that the layer has.
     pub(super) async fn set_layer_styles(
         &mut self,
         workspace: &GeoName,
         layer: &GeoName,
         before: &LayerState,
-        default: Option<String>,
-        alternates: BTreeSet<String>,
-    ) -> Result<Change> {
-        let is_so = |state: &LayerState| match state {
-            LayerState::New => default.is_none() && alternates.is_empty(),
-            LayerState::Read { default: shown, alternates: others } => {
-                (default.is_none() || *shown == default) && *others == alternates
-            }
-            LayerState::Broken => false,
-        };
-        if is_so(before) {
-            return Ok(Change::Unchanged);
+        wanted: AssignedStyles,
+    ) -> Result<Option<AssignedStyles>> {
+        if wanted.are_those_of(before) {
+            return Ok(None);
         }
         let mut fields = serde_json::Map::new();
-        if let Some(default) = &default {
+        if let Some(default) = &wanted.default {
             fields.insert("defaultStyle".into(), json!({"name": default}));
         }
-        let others: Vec<Value> = alternates.iter().map(|name| json!({"name": name})).collect();
+        let others: Vec<Value> = wanted.alternates.iter().map(|name| json!({"name": name})).collect();
         fields.insert("styles".into(), if others.is_empty() { json!("") } else { json!({"style": others}) });
         let doing = format!("give the layer {workspace}:{layer} its styles");
         self.server.put(&item(workspace, layer), &json!({"layer": fields})).await?.ok(&doing)?;
-        // GeoServer accepts a style that is not there, and the layer vanishes from its maps.
-        match self.read_layer(workspace, layer).await? {
-            Some(state) if is_so(&state) => Ok(Change::Updated),
-            state => {
-                self.catalog.styles.remove(workspace);
-                let shown = match state {
-                    Some(LayerState::Read { default, .. }) => default.unwrap_or_else(|| "none".to_owned()),
-                    Some(_) => "one that is gone".to_owned(),
-                    None => {
-                        return Err(Error::new(ErrorKind::GeoServer, "the layer is gone while it is published")
-                            .subject(format!("{} {workspace}:{layer}", self.server.name()))
-                            .hint("another program or person is changing the same layer; let only one of them do it"));
-                    }
-                };
-                Err(Error::new(
-                    ErrorKind::GeoServer,
-                    format!("GeoServer has not taken the layer's styles: its default style is {shown}"),
-                )
-                .subject(format!("{} {workspace}:{layer}", self.server.name()))
-                .hint("somebody may have removed a style meanwhile; run again"))
-            }
-        }
+        Ok(Some(wanted))
     }
 
     async fn remove_layer(

@@ -13,6 +13,7 @@ use super::answer::Answer;
 use super::catalog::LayerState;
 use super::client::{GeoServer, Writer, encoded, path};
 use super::json;
+use super::layers::AssignedStyles;
 use super::sld::{self, Sld, SldVersion};
 use super::version::Version;
 
@@ -84,12 +85,27 @@ impl GeoServer {
     /// [`ErrorKind::Unreachable`] and [`ErrorKind::Denied`] as for every request. What is wrong with
     /// single styles is in the outcome.
     pub async fn publish_styles(&self, wanted: &LayerStyles) -> Result<StylesOutcome> {
-        self.writer().await.publish_styles(wanted).await
+        let (mut outcome, given) = self.writer().await.give_styles(wanted).await?;
+        if let Some(given) = given {
+            // Others write meanwhile.
+            self.verify_layer_styles(&wanted.workspace, &wanted.layer, &given).await?;
+            outcome.change = outcome.change.max(Change::Updated);
+        }
+        let stale = wanted.stale.iter().filter(|name| !wanted.styles.iter().any(|style| style.name == **name));
+        let stale: Vec<&String> = stale.collect();
+        if !stale.is_empty() {
+            let (change, kept) = self.writer().await.remove_styles(&wanted.workspace, stale.into_iter()).await?;
+            outcome.change = outcome.change.max(change);
+            outcome.kept = kept;
+        }
+        Ok(outcome)
     }
 }
 
 impl Writer<'_> {
-    async fn publish_styles(&mut self, wanted: &LayerStyles) -> Result<StylesOutcome> {
+    /// Makes the styles and gives the layer those that are there; says what the layer was given, when it did
+    /// not have that.
+    async fn give_styles(&mut self, wanted: &LayerStyles) -> Result<(StylesOutcome, Option<AssignedStyles>)> {
         let mut outcome =
             StylesOutcome { change: Change::Unchanged, failed: Vec::new(), pushed: Vec::new(), kept: Vec::new() };
         for style in &wanted.styles {
@@ -103,13 +119,8 @@ impl Writer<'_> {
                 Err(error) => outcome.failed.push((style.name.clone(), error)),
             }
         }
-        let change = self.assign_styles(wanted).await?;
-        outcome.change = outcome.change.max(change);
-        let stale = wanted.stale.iter().filter(|name| !wanted.styles.iter().any(|style| style.name == **name));
-        let (change, kept) = self.remove_styles(&wanted.workspace, stale).await?;
-        outcome.change = outcome.change.max(change);
-        outcome.kept = kept;
-        Ok(outcome)
+        let given = self.assign_styles(wanted).await?;
+        Ok((outcome, given))
     }
 
     /// The names of a workspace's styles.
@@ -210,7 +221,7 @@ impl Writer<'_> {
     }
 
     /// Gives the layer those of its styles that GeoServer has.
-    async fn assign_styles(&mut self, wanted: &LayerStyles) -> Result<Change> {
+    async fn assign_styles(&mut self, wanted: &LayerStyles) -> Result<Option<AssignedStyles>> {
         let known = self.styles(&wanted.workspace).await?.clone();
         let qualified = |name: &str| format!("{}:{name}", wanted.workspace);
         let good: Vec<&str> =
@@ -218,7 +229,7 @@ impl Writer<'_> {
         let key = (wanted.workspace.clone(), wanted.layer.clone());
         let state = match self.catalog.layers.remove(&key) {
             Some(state) => state,
-            None => self.read_layer(&wanted.workspace, &wanted.layer).await?.ok_or_else(|| {
+            None => self.server.read_layer(&wanted.workspace, &wanted.layer).await?.ok_or_else(|| {
                 Error::new(ErrorKind::GeoServer, "the layer that styles are for does not exist")
                     .subject(format!("{} {}:{}", self.server.name(), wanted.workspace, wanted.layer))
                     .hint("the layer must be published before its styles; publish it again")
@@ -248,7 +259,8 @@ impl Writer<'_> {
         };
         let alternates: BTreeSet<String> =
             good.iter().map(|name| qualified(name)).filter(|name| Some(name) != default.as_ref()).collect();
-        self.set_layer_styles(&wanted.workspace, &wanted.layer, &state, default, alternates).await
+        let given = AssignedStyles { default, alternates };
+        self.set_layer_styles(&wanted.workspace, &wanted.layer, &state, given).await
     }
 
     /// The global style that draws any geometry, when GeoServer has it as it comes.
