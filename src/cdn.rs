@@ -98,6 +98,23 @@ impl Cdn {
         Error::all(errors).map_or(Ok(()), Err)
     }
 
+    /// Whether the machine that purges are sent to answers; nothing is purged, and the token stays here.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unreachable`] when it does not.
+    pub async fn answers(&self, purge_url: &Url) -> Result<String> {
+        let mut url = purge_url.clone();
+        url.set_path("/");
+        url.set_query(None);
+        let http = if http::is_this_machine(&url) { &self.direct } else { &self.http };
+        // Whatever it says to this is an answer.
+        match http.head(url.clone()).send().await {
+            Ok(_) => Ok(format!("{url} answers; whether it takes the token is seen with the first purge")),
+            Err(error) => Err(unreachable(&url, self.options.time_limit, &error).error),
+        }
+    }
+
     async fn purge_one(&self, url: &Url) -> Result<()> {
         let policy =
             ExponentialBuilder::new().with_min_delay(PAUSE).with_factor(3.0).with_max_times(REPETITIONS).with_jitter();

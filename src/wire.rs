@@ -200,6 +200,16 @@ fn cdn(settings: &Fastly) -> Result<CdnParts> {
     Ok(CdnParts { client: Cdn::new(options)?, addresses: settings.clone() })
 }
 
+/// Whether the CDN that is purged answers; `None` where there is none.
+pub async fn cdn_answers(settings: &Settings) -> Option<Result<String>> {
+    let settings = settings.fastly.as_ref()?;
+    let address = settings.purge_urls("workspace", "name").into_iter().next()?;
+    Some(match cdn(settings) {
+        Ok(cdn) => cdn.client.answers(&address).await,
+        Err(error) => Err(error),
+    })
+}
+
 /// The filters, compiled.
 ///
 /// # Errors

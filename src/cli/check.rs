@@ -1,18 +1,20 @@
 //! `check`: tries everything that the settings name and says what to mend.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+mod hosts;
+mod page;
+mod places;
+
 use std::time::Duration;
 
+use self::hosts::Needs;
 use super::{Session, exit, print, say, sync};
-use crate::error::{Error, ErrorKind, Result, io_error};
+use crate::config::Settings;
+use crate::error::{Error, Result};
 use crate::geoserver::GeoServer;
-use crate::job::{self, Parsed};
 use crate::postgres::Versions;
 use crate::process::Cmd;
 use crate::state_repo::{StateRepo, Vcs};
 use crate::sync::Request;
-use crate::transfer::Location;
 
 /// How long a probe of a program or a remote side may take.
 const PROBE_LIMIT: Duration = Duration::from_secs(30);
@@ -55,18 +57,12 @@ impl Report {
 pub(super) async fn run(session: &Session) -> Result<u8> {
     let settings = &session.settings;
     let mut report = Report::default();
-    for (variable, dir) in [
-        ("CACHE_PATH", &settings.cache_path),
-        ("SYNC_STATUS_PATH", &settings.sync_status_path),
-        ("PREVIEW_PATH", &settings.preview_path),
-    ] {
-        report.line(variable, writable(dir));
-    }
+    places::lines(settings, &mut report).await;
     report.line("filters", crate::wire::filters(settings).map(|_| "they compile".into()));
-    let mut hosts = BTreeSet::new();
+    let mut needs = Needs::default();
     match sync::open_repository(session, None).await {
         Ok(mut repository) => {
-            let outcome = repository_line(session, &mut repository, &mut hosts).await;
+            let outcome = repository_line(session, &mut repository, &mut needs).await;
             report.line("state repository", outcome);
             let vcs = repository.vcs();
             repository.close().await;
@@ -77,16 +73,18 @@ pub(super) async fn run(session: &Session) -> Result<u8> {
     for (program, argument) in [("rsync", "--version"), ("ssh", "-V"), ("pg_restore", "--version")] {
         report.line(program, version_line(program, argument).await);
     }
-    match version_line("psql", "--version").await {
-        Ok(version) => report.line("psql", Ok(version)),
-        Err(_) => report.left_out("psql", "it is not installed; the script of roles (slave_roles.sql) needs it"),
-    }
+    psql_line(settings, &needs, &mut report).await;
     if let Some(server) = &settings.sync_server {
-        hosts.insert(server.remote.clone());
+        needs.hosts.insert(server.remote.clone());
     }
-    for host in &hosts {
-        report.line(&format!("SSH to {host}"), ssh_line(&settings.file_ssh, host).await);
+    for host in std::mem::take(&mut needs.hosts) {
+        let outcome = hosts::ssh_line(&settings.file_ssh, &host).await;
+        if outcome.is_err() {
+            needs.cannot_be_reached(&host);
+        }
+        report.line(&format!("SSH to {host}"), outcome);
     }
+    hosts::preview_lines(session, needs, &mut report).await;
     database_lines(session, &mut report).await;
     if settings.skip.gs {
         report.left_out("GeoServer", "SKIP_GS is set");
@@ -95,6 +93,11 @@ pub(super) async fn run(session: &Session) -> Result<u8> {
             report.line("GeoServer", geoserver_line(&server).await);
         }
     }
+    match crate::wire::cdn_answers(settings).await {
+        None => report.left_out("CDN", "FASTLY_* are not set, nothing is purged"),
+        Some(outcome) => report.line("CDN", outcome),
+    }
+    page::line(settings, &mut report).await;
     match crate::wire::master(settings) {
         Some(master) => report.line("master's database", crate::report::check(&master).await),
         None => report.left_out("master's database", "MASTER_PGSQL_HOST is not set, nothing is reported"),
@@ -109,14 +112,6 @@ pub(super) async fn run(session: &Session) -> Result<u8> {
     let plural = if report.problems == 1 { "1 problem" } else { &format!("{} problems", report.problems) };
     say(if report.problems == 0 { "All that was tried works." } else { plural });
     Ok(if report.problems == 0 { exit::APPLIED } else { exit::FAILED })
-}
-
-fn writable(dir: &Path) -> Result<String> {
-    std::fs::create_dir_all(dir).map_err(|source| io_error(dir, "cannot make the directory", source))?;
-    tempfile::tempfile_in(dir).map_err(|source| io_error(dir, "cannot write into the directory", source))?;
-    let space = rustix::fs::statvfs(dir).map(|about| about.f_bavail.saturating_mul(about.f_frsize));
-    let free = space.map(|bytes| format!(", {} free", indicatif::HumanBytes(bytes))).unwrap_or_default();
-    Ok(format!("{} can be written{free}", dir.display()))
 }
 
 /// Asks the repository that the clone pulls from whether it answers.
@@ -151,60 +146,35 @@ async fn upstream_line(session: &Session, vcs: Vcs, report: &mut Report) {
     report.line(what, outcome.await.map(|_| "answers".to_owned()));
 }
 
-/// Reads the tip and collects the hosts that its job files take files from.
-async fn repository_line(
-    session: &Session,
-    repository: &mut StateRepo,
-    hosts: &mut BTreeSet<String>,
-) -> Result<String> {
+/// Reads the tip and collects what its job files need.
+async fn repository_line(session: &Session, repository: &mut StateRepo, needs: &mut Needs) -> Result<String> {
     let tip = repository.tip().await?;
     let candidates = crate::sync::job_files(&session.settings, repository, &Request::default()).await?;
-    for candidate in &candidates {
-        let Ok(Parsed::Job(document)) = job::parse(&candidate.file, &candidate.content, false) else { continue };
-        if let Some(Ok(Location::Remote(remote))) = document.metadata().map(|file| Location::parse(&file.file)) {
-            hosts.insert(remote.login());
-        }
-    }
+    let count = candidates.len();
+    *needs = Needs::of(candidates);
     let vcs = match repository.vcs() {
         Vcs::Hg => "Mercurial",
         Vcs::Git => "Git",
     };
-    Ok(format!("{vcs}, {} job files at {}", candidates.len(), tip.short()))
+    Ok(format!("{vcs}, {count} job files at {}", tip.short()))
+}
+
+async fn psql_line(settings: &Settings, needs: &Needs, report: &mut Report) {
+    let is_needed = needs.roles && !settings.skip.auth && !settings.skip.db;
+    match version_line("psql", "--version").await {
+        Ok(version) => report.line("psql", Ok(version)),
+        Err(error) if is_needed => report.line(
+            "psql",
+            Err(error.hint("install postgresql-client: the script of roles (slave_roles.sql) runs through psql; SKIP_AUTH=true leaves roles out")),
+        ),
+        Err(_) => report.left_out("psql", "it is not installed; only a script of roles (slave_roles.sql) would need it"),
+    }
 }
 
 async fn version_line(program: &str, argument: &str) -> Result<String> {
     let finished = Cmd::new(program).arg(argument).time_limit(PROBE_LIMIT).run().await?.success()?;
     let text = if finished.stdout.is_empty() { finished.stderr.clone() } else { finished.stdout_text() };
     Ok(text.lines().next().unwrap_or_default().trim().to_owned())
-}
-
-async fn ssh_line(ssh: &[String], host: &str) -> Result<String> {
-    let Some((program, options)) = ssh.split_first() else {
-        return Err(Error::new(ErrorKind::Settings, "the SSH command is empty").subject("BORG_SSH"));
-    };
-    let probe = Cmd::new(program)
-        .args(options)
-        .args([
-            "-o",
-            "BatchMode=yes",
-            "-o",
-            "ConnectTimeout=10",
-            "-o",
-            "ConnectionAttempts=1",
-            host,
-            "rsync",
-            "--version",
-        ])
-        .time_limit(PROBE_LIMIT);
-    let finished = probe.run().await?;
-    match finished.status.code() {
-        Some(0) => Ok(finished.stdout_text().lines().next().unwrap_or_default().trim().to_owned()),
-        Some(127) => Ok("logged in; no rsync there, files come by SFTP, which is slower".into()),
-        _ => Err(finished.failure().hint(format!(
-            "try `{} {host} true` as the user that runs borg-slave; BORG_SSH, BORGCOLLECTOR_SSH set the command",
-            shell_words::join(ssh)
-        ))),
-    }
 }
 
 async fn database_lines(session: &Session, report: &mut Report) {
@@ -222,7 +192,7 @@ async fn database_lines(session: &Session, report: &mut Report) {
     };
     let outcome = outcome.await;
     for warning in outcome.as_ref().map(Versions::warnings).unwrap_or_default() {
-        report.note("pg_restore", &warning);
+        report.note("PostgreSQL programs", &warning);
     }
     let found = outcome.map(|versions| {
         let postgis = versions.postgis.as_deref().unwrap_or("not there yet, it will be made");

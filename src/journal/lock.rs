@@ -141,17 +141,29 @@ impl RunLock {
     ///
     /// [`ErrorKind::Io`] when the file is there and cannot be read.
     pub fn holder(dir: &Path) -> Result<Option<Holder>> {
-        let path = dir.join(FILE_NAME);
-        let mut file = match File::open(&path) {
-            Ok(file) => file,
-            Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(io_error(&path, "cannot read the run lock", source)),
-        };
-        match file.try_lock_shared() {
-            Ok(()) => Ok(None),
-            Err(TryLockError::WouldBlock) => Ok(Some(Holder::read(&mut file))),
-            Err(TryLockError::Error(source)) => Err(cannot_lock(&path, source)),
-        }
+        holder_of(&dir.join(FILE_NAME))
+    }
+
+    /// The daemon of the status directory `dir`, if one runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`RunLock::holder`].
+    pub fn daemon(dir: &Path) -> Result<Option<Holder>> {
+        holder_of(&dir.join(DAEMON_FILE_NAME))
+    }
+}
+
+fn holder_of(path: &Path) -> Result<Option<Holder>> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(io_error(path, "cannot read the run lock", source)),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(None),
+        Err(TryLockError::WouldBlock) => Ok(Some(Holder::read(&mut file))),
+        Err(TryLockError::Error(source)) => Err(cannot_lock(path, source)),
     }
 }
 

@@ -29,6 +29,7 @@
 //! that lost its network is only freed when the server gives the client up.
 
 mod forget;
+mod inspect;
 mod jobs;
 mod lock;
 mod markers;

@@ -69,6 +69,12 @@ impl Versions {
                 self.pg_restore, self.server
             ));
         }
+        if let Some(psql) = self.psql.as_ref().filter(|psql| psql.major < server_major) {
+            warnings.push(format!(
+                "psql {psql} is older than the server ({}): a script of roles may use what it does not know; install postgresql-client-{server_major}",
+                self.server
+            ));
+        }
         let patched = PATCHED.iter().find(|(major, _)| *major == self.pg_restore.major);
         let safe = match patched {
             Some((_, minor)) => self.pg_restore.minor >= *minor,
@@ -164,5 +170,7 @@ mod tests {
         assert_eq!(with(19, 0).warnings(), Vec::<String>::new());
         assert_eq!(with(16, 15).warnings().len(), 1);
         assert_eq!(with(13, 22).warnings().len(), 2);
+        let old_psql = Versions { psql: Some(ToolVersion { major: 15, minor: 20 }), ..with(16, 16) };
+        assert!(old_psql.warnings()[0].starts_with("psql 15.20 is older than the server (16.4)"));
     }
 }

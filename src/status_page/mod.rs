@@ -31,7 +31,7 @@ use std::net::SocketAddr;
 use secrecy::SecretString;
 
 pub use monitor::{Life, Monitor, PassEnd, PullEnd, Round};
-pub use serve::StatusPage;
+pub use serve::{StatusPage, is_free};
 pub use site::About;
 
 /// Where the page is served, and what it is about.

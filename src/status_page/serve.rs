@@ -87,20 +87,7 @@ struct Place {
 impl Place {
     fn open(options: &Options, site: &Arc<Site>) -> Result<Self> {
         let asked = options.listen;
-        let refused = |source: std::io::Error| {
-            let hint = if source.kind() == std::io::ErrorKind::AddrInUse {
-                format!(
-                    "another process listens there (`ss -ltnp 'sport = :{}'` names it): end it, or choose another port",
-                    asked.port()
-                )
-            } else {
-                "choose an address of this machine and a port from 1024 on, or 127.0.0.1:0 for a free one".to_owned()
-            };
-            Error::new(ErrorKind::Io, format!("the status page cannot be served at {asked}"))
-                .subject("STATUS_LISTEN")
-                .source(source)
-                .hint(hint)
-        };
+        let refused = |source| refused(asked, source);
         let listener = bind(asked).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         let token = if options.token.is_some() { "with a token" } else { "to this machine" };
@@ -190,6 +177,30 @@ impl Host {
         }
         opened
     }
+}
+
+/// Whether the page could be served there: nobody else is there, and it is an address of this machine.
+///
+/// # Errors
+///
+/// [`ErrorKind::Io`] when it could not.
+pub fn is_free(asked: SocketAddr) -> Result<()> {
+    BlockingListener::bind(asked).map(drop).map_err(|source| refused(asked, source))
+}
+
+fn refused(asked: SocketAddr, source: std::io::Error) -> Error {
+    let hint = if source.kind() == std::io::ErrorKind::AddrInUse {
+        format!(
+            "another process listens there (`ss -ltnp 'sport = :{}'` names it): end it, or choose another port",
+            asked.port()
+        )
+    } else {
+        "choose an address of this machine and a port from 1024 on, or 127.0.0.1:0 for a free one".to_owned()
+    };
+    Error::new(ErrorKind::Io, format!("the status page cannot be served at {asked}"))
+        .subject("STATUS_LISTEN")
+        .source(source)
+        .hint(hint)
 }
 
 fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {

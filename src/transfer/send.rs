@@ -76,6 +76,15 @@ impl Destination {
         Ok(Self(Place::Remote { peer, dir: normal.map_err(|reason| refuse(&reason))? }))
     }
 
+    /// `user@host`, as SSH takes it, where it is on another machine.
+    #[must_use]
+    pub fn login(&self) -> Option<String> {
+        match &self.0 {
+            Place::Remote { peer, .. } => Some(peer.to_string()),
+            Place::Local(_) => None,
+        }
+    }
+
     /// The directory, for a machine on which it is mounted at the same path.
     #[must_use]
     pub fn dir(&self) -> &Path {

@@ -104,6 +104,10 @@ async fn the_page_tells_what_the_daemon_does_follows_the_settings_and_ends_with_
     world.set("STATUS_LISTEN", &taken.local_addr().unwrap().to_string());
     daemon.says("the status page stays where it was", 1);
     assert_eq!(get(&second, "/jobs", Some(TOKEN)).await.0, 200);
+    world.slave(&["check"]).says("PROBLEM  status page").says("another process listens there");
+    let own = world.slave_command(&["check"]).env("STATUS_LISTEN", &second).output().unwrap();
+    let own = String::from_utf8_lossy(&own.stdout).into_owned();
+    assert!(own.contains("ok       status page: this slave's daemon serves it at"), "{own}");
 
     // Neither a caller who says nothing nor one who stops in the middle keeps it.
     let _silent = TcpStream::connect(&second).unwrap();

@@ -1,6 +1,7 @@
 //! What the commands print: help, `check`, `filter`, `status`, a pass as log, as JSON and on a terminal.
 
 use borg_slave::state_repo::Vcs;
+use serde_json::json;
 
 use super::look::{normal, normal_text};
 use crate::support::world::{Layer, Outcome, World, outcome};
@@ -198,6 +199,24 @@ async fn a_terminal_shows_a_line_per_job_and_a_summary() {
 #[tokio::test(flavor = "multi_thread")]
 async fn check_tries_everything_and_says_what_to_mend() {
     let world = mixed().await;
+    let previews = world.download().join("previews");
+    world.publish(&Layer::new("parks", "drawn").field("preview_path", json!(world.sshd.location(&previews)))).await;
+    let arguments = ["hg", "pull", "--config", "hooks.pretxnchangegroup.borg="];
+    world.commit("a layer with a preview");
+    outcome(&mut world.master.command(&world.clone, arguments)).succeeded();
+    // Whoever listens answers.
+    let cdn = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let cdn_address = cdn.local_addr().unwrap().to_string();
+    world.set("FASTLY_PURGE_URL", &format!("http://{cdn_address}/service/{{}}/purge/{{}}"));
+    world.set("FASTLY_SERVICEID", "SU1");
+    world.set("FASTLY_API_TOKEN", "0123456789");
+    world.set("FASTLY_SURROGATE_KEY", "{}:{}");
+    std::thread::spawn(move || {
+        use std::io::{Read as _, Write as _};
+        let (mut asked, _) = cdn.accept().unwrap();
+        let _ = asked.read(&mut [0; 4096]);
+        let _ = asked.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    });
     let known = |text: String| -> String {
         // Versions and free space are this machine's.
         let keep = |line: &str| {
@@ -217,6 +236,7 @@ async fn check_tries_everything_and_says_what_to_mend() {
                 _ => line.to_owned(),
             }
         };
+        let text = text.replace(&cdn_address, "<cdn>");
         text.lines().filter(|line| !line.starts_with("note")).map(keep).collect::<Vec<_>>().join("\n")
     };
     let good = world.slave(&["check"]);
@@ -231,6 +251,14 @@ async fn check_tries_everything_and_says_what_to_mend() {
     ]));
     insta::assert_snapshot!("check_bad", known(normal(&world, &bad)));
     let empty = crate::support::postgres::PrivatePostgres::start().empty_database().await;
-    let bad = outcome(world.slave_command(&["check"]).env("GEOSERVER_PGSQL_DATABASE", empty.name()));
-    bad.failed().says("create extension postgis");
+    std::fs::write(&previews, "no directory").unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    let bad = outcome(
+        world
+            .slave_command(&["check"])
+            .envs([("GEOSERVER_PGSQL_DATABASE", empty.name()), ("STATUS_LISTEN", &listen)]),
+    );
+    let bad = bad.failed().says("create extension postgis").says("PROBLEM  status page").says("another process listens");
+    bad.says("PROBLEM  previews to ").says("the directory cannot be written there");
 }
