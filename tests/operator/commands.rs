@@ -255,10 +255,9 @@ async fn check_tries_everything_and_says_what_to_mend() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = taken.local_addr().unwrap().to_string();
     let bad = outcome(
-        world
-            .slave_command(&["check"])
-            .envs([("GEOSERVER_PGSQL_DATABASE", empty.name()), ("STATUS_LISTEN", &listen)]),
+        world.slave_command(&["check"]).envs([("GEOSERVER_PGSQL_DATABASE", empty.name()), ("STATUS_LISTEN", &listen)]),
     );
-    let bad = bad.failed().says("create extension postgis").says("PROBLEM  status page").says("another process listens");
+    let bad =
+        bad.failed().says("create extension postgis").says("PROBLEM  status page").says("another process listens");
     bad.says("PROBLEM  previews to ").says("the directory cannot be written there");
 }
