@@ -3,6 +3,8 @@
 //! Logs are talk and go to standard error; data that a command was asked for goes to standard
 //! output. On a terminal a pass draws its own progress, so only warnings are logged there.
 
+mod outlet;
+
 use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Mutex};
 
@@ -12,6 +14,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, reload};
 
+pub use self::outlet::{flush, write};
 use crate::error::{Context, ErrorKind, Result};
 
 /// The form of log lines.
@@ -49,13 +52,14 @@ impl Write for LogWriter {
         let display = self.above.lock().ok().and_then(|above| above.clone());
         match display {
             Some(display) => display.suspend(|| std::io::stderr().write_all(line))?,
-            None => std::io::stderr().write_all(line)?,
+            None => write(line),
         }
         Ok(line.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        std::io::stderr().flush()
+        // Nobody waits for that before the end.
+        Ok(())
     }
 }
 
@@ -121,5 +125,6 @@ pub fn start(format: LogFormat, debug: bool, progress_is_drawn: bool) -> Result<
     // It fails only once there is no subscriber any more, and then there is no log.
     let put = Arc::new(move |filter| _ = handle.reload(filter));
     started.context(ErrorKind::Bug, "logging was started twice")?;
+    outlet::open(format)?;
     Ok((writer, Level { put, progress_is_drawn }))
 }

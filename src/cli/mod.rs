@@ -38,13 +38,15 @@ pub fn run() -> u8 {
             return if wrong { exit::USAGE } else { exit::APPLIED };
         }
     };
-    match dispatch(&cli) {
+    let status = match dispatch(&cli) {
         Ok(status) => status,
         Err(error) => {
             complain(&error);
             exit::of(&error)
         }
-    }
+    };
+    telemetry::flush();
+    status
 }
 
 fn dispatch(cli: &Cli) -> Result<u8> {
@@ -137,7 +139,7 @@ fn print(text: &str) -> Result<()> {
 
 /// Tells the operator something on standard error.
 fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    telemetry::write(format!("{text}\n").as_bytes());
 }
 
 fn complain(error: &Error) {

@@ -26,6 +26,7 @@ impl Signals {
                     _ = terminate.recv() => exit::TERMINATED,
                 };
                 if received.swap(status, Ordering::SeqCst) != 0 {
+                    crate::telemetry::flush();
                     // Children die with this process; every state on disk can be resumed from.
                     std::process::exit(status.into());
                 }

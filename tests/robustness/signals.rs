@@ -43,6 +43,54 @@ fn pull_without_hook(world: &World) {
     world.master.run_in(&world.clone, ["hg", "pull", "-q", "--config", "hooks.pretxnchangegroup.borg="]);
 }
 
+/// A pipe that holds as much as it can, and whoever could read it.
+fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
+    use std::io::Write as _;
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let flags = rustix::fs::fcntl_getfl(&writer).unwrap();
+    rustix::fs::fcntl_setfl(&writer, flags | rustix::fs::OFlags::NONBLOCK).unwrap();
+    while writer.write(b".").is_ok() {}
+    rustix::fs::fcntl_setfl(&writer, flags).unwrap();
+    (reader, writer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_never_reads_standard_error_holds_up_neither_a_run_nor_its_end() {
+    let world = world().await;
+    pull_without_hook(&world);
+    let start = |arguments: &[&str]| {
+        let (reader, writer) = full_pipe();
+        let mut command = world.slave_command(arguments);
+        command.env("DEBUG", "true").stderr(writer).stdout(std::process::Stdio::null());
+        (reader, command.spawn().unwrap())
+    };
+    let end = |child: &mut std::process::Child| {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match child.try_wait().unwrap() {
+                Some(status) => return status.code(),
+                None if Instant::now() > until => {
+                    child.kill().unwrap();
+                    return None;
+                }
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    };
+    let (_unread, mut sync) = start(&["sync"]);
+    assert_eq!(end(&mut sync), Some(0));
+    assert_eq!(rows(&world, "cadastre.roads").await, 20);
+    let (_unread, mut daemon) = start(&["poll", "--interval", "3600"]);
+    let lock = world.clone.join("code/.sync_status/daemon.lock");
+    let until = Instant::now() + PATIENCE;
+    while std::fs::read_to_string(&lock).unwrap_or_default().is_empty() {
+        assert!(Instant::now() < until, "the daemon does not begin");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    processes::kill(daemon.id(), Signal::TERM);
+    assert_eq!(end(&mut daemon), Some(143));
+}
+
 /// Waits until a session of the slave waits for a lock, or `pg_restore` does.
 async fn waits_for_lock(world: &World) {
     let admin = world.database.admin().await;

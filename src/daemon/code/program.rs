@@ -77,6 +77,7 @@ impl Program {
     /// Puts the file in the place of this program, with the lock and the same arguments; comes back only when that
     /// fails.
     pub(super) fn take_over(&self, lock: &RunLock) -> Error {
+        crate::telemetry::flush();
         process::replace_by(&self.path, &self.arguments, LOCK_VARIABLE, lock.as_fd())
     }
 }

@@ -1,0 +1,161 @@
+//! The way to standard error: a thread of its own writes, so that nobody waits for whoever reads there.
+//!
+//! A pipe that is full and never read would else hold up the thread that logs, and with it the pass and the answer
+//! to a signal. What waits is bounded; beyond that lines are lost, and it is said how many.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use super::LogFormat;
+use crate::error::{Context, ErrorKind, Result};
+
+/// How much may wait to be written, in bytes.
+const WAITING_BYTES: usize = 8 * 1024 * 1024;
+
+/// How long the end of the process waits for what is still to be written.
+const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+
+static OUTLET: OnceLock<Outlet> = OnceLock::new();
+
+/// What the thread is handed.
+enum Message {
+    Text(Vec<u8>),
+    /// Everything that came before is to be written by now.
+    Flush(SyncSender<()>),
+}
+
+struct Outlet {
+    // The lock is held for the time of an append.
+    messages: Mutex<Sender<Message>>,
+    load: Arc<Load>,
+}
+
+#[derive(Default)]
+struct Load {
+    waiting: AtomicUsize,
+    lost: AtomicU64,
+}
+
+impl Outlet {
+    fn new(format: LogFormat, to: impl Write + Send + 'static) -> Result<Self> {
+        let (messages, receiver) = channel();
+        let load = Arc::<Load>::default();
+        let of_thread = Arc::clone(&load);
+        std::thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || carry(&receiver, &of_thread, format, to))
+            .context(ErrorKind::Io, "cannot start the thread that writes the log")?;
+        Ok(Self { messages: Mutex::new(messages), load })
+    }
+
+    fn put(&self, text: &[u8]) {
+        if self.load.waiting.fetch_add(text.len(), Ordering::Relaxed) + text.len() > WAITING_BYTES {
+            self.load.waiting.fetch_sub(text.len(), Ordering::Relaxed);
+            self.load.lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        self.send(Message::Text(text.to_owned()));
+    }
+
+    fn flush(&self, limit: Duration) {
+        let (written, answer) = sync_channel(1);
+        self.send(Message::Flush(written));
+        let _ = answer.recv_timeout(limit);
+    }
+
+    fn send(&self, message: Message) {
+        // The thread ends with the process only.
+        let _ = self.messages.lock().unwrap_or_else(PoisonError::into_inner).send(message);
+    }
+}
+
+fn carry(messages: &Receiver<Message>, load: &Load, format: LogFormat, mut to: impl Write) {
+    // Nobody can be told that standard error takes nothing.
+    for message in messages {
+        match message {
+            Message::Text(text) => {
+                let _ = to.write_all(&text);
+                load.waiting.fetch_sub(text.len(), Ordering::Relaxed);
+                let lost = load.lost.swap(0, Ordering::Relaxed);
+                if lost > 0 {
+                    let _ = to.write_all(lost_lines(lost, format).as_bytes());
+                }
+            }
+            Message::Flush(written) => {
+                let _ = to.flush();
+                let _ = written.try_send(());
+            }
+        }
+    }
+}
+
+fn lost_lines(lost: u64, format: LogFormat) -> String {
+    let message = format!("{lost} lines of the log were lost: standard error was not read");
+    match format {
+        LogFormat::Plain => format!("{message}\n"),
+        LogFormat::Json => {
+            let timestamp = jiff::Timestamp::now().to_string();
+            format!("{}\n", serde_json::json!({ "timestamp": timestamp, "level": "WARN", "message": message }))
+        }
+    }
+}
+
+/// Opens the way; what is written before goes directly.
+pub(super) fn open(format: LogFormat) -> Result<()> {
+    let outlet = Outlet::new(format, std::io::stderr())?;
+    // A second one would not be used.
+    let _ = OUTLET.set(outlet);
+    Ok(())
+}
+
+/// Writes to standard error, sooner or later.
+pub fn write(text: &[u8]) {
+    match OUTLET.get() {
+        Some(outlet) => outlet.put(text),
+        None => drop(std::io::stderr().write_all(text)),
+    }
+}
+
+/// Waits until what was written is there: two seconds at most, for nobody may read it.
+pub fn flush() {
+    if let Some(outlet) = OUTLET.get() {
+        outlet.flush(FLUSH_LIMIT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+    use std::time::Instant;
+
+    #[test]
+    fn a_pipe_that_nobody_reads_holds_nobody_up_and_what_is_lost_is_counted() {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let outlet = Outlet::new(LogFormat::Json, writer).unwrap();
+        let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
+        let lines = WAITING_BYTES / line.len() + 100;
+        for _ in 0..lines {
+            outlet.put(&line);
+        }
+        let begun = Instant::now();
+        outlet.flush(Duration::from_millis(50));
+        assert!(begun.elapsed() >= Duration::from_millis(50), "nothing is read yet");
+        let lost = outlet.load.lost.load(Ordering::Relaxed);
+        assert!((1..=100).contains(&lost), "{lost}");
+        let reading = std::thread::spawn(move || {
+            let mut text = String::new();
+            reader.read_to_string(&mut text).unwrap();
+            text
+        });
+        outlet.flush(Duration::from_secs(60));
+        // The thread ends when nobody can hand it anything any more.
+        drop(outlet);
+        let text = reading.join().unwrap();
+        assert_eq!(text.lines().filter(|line| line.starts_with('x')).count() as u64, lines as u64 - lost);
+        assert!(text.contains(&format!("\"{lost} lines of the log were lost: standard error was not read\"")));
+    }
+}
