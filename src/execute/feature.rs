@@ -156,7 +156,14 @@ impl Ctx<'_> {
             None,
             Box::pin(async {
                 let fetched = super::metadata::fetch(&self.run.parts.transfer, file, name, "dump").await?;
-                let message = format!("{} bytes", fetched.bytes);
+                let mut message = format!("{} bytes", fetched.bytes);
+                if file.md5.is_none() {
+                    message.push_str(", not checked: the job gives no md5");
+                    tracing::warn!(
+                        job = self.file.path,
+                        "the job gives no md5 for its dump: what has arrived is taken as it is"
+                    );
+                }
                 Ok((fetched, StepEnd::Done, Some(message)))
             }),
         )

@@ -1,5 +1,6 @@
 //! Copying without `rsync` on the other side: by SFTP, or through `cat` where only the `ssh` program
-//! gets there. Both go on where a broken attempt ended.
+//! gets there. Both go on where a broken attempt ended, if the whole is checked afterwards: here, and not in rsync,
+//! which compares what there is, the parts could be of two versions of the file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -35,6 +36,8 @@ pub(super) struct Job {
     pub(super) path: String,
     /// What there is of it already, and where it grows.
     pub(super) partial: PathBuf,
+    /// It goes on with what there is, and not from the beginning.
+    pub(super) may_resume: bool,
 }
 
 /// How far a file has come.
@@ -74,7 +77,7 @@ pub(super) fn by_sftp(
             continue;
         }
         tell(Step::Begins { path: job.path.clone(), bytes: about.size });
-        let mut local = Partial::open(&job.partial, about.size)?;
+        let mut local = Partial::open(job, about.size)?;
         remote.seek(SeekFrom::Start(local.bytes)).map_err(|error| broken(&error.to_string()))?;
         let mut buffer = vec![0; CHUNK_BYTES];
         loop {
@@ -103,7 +106,7 @@ pub(super) async fn by_program(
     mut tell: impl FnMut(Step),
 ) -> Result<(), Failure> {
     for job in jobs {
-        let mut local = Partial::open(&job.partial, None)?;
+        let mut local = Partial::open(job, None)?;
         let name = shell_words::quote(&job.path);
         let script = format!("tail -c +{} -- {name}", local.bytes + 1);
         let mut child = Cmd::new(ssh.program())
@@ -176,15 +179,22 @@ struct Partial {
 
 impl Partial {
     /// Opens what there is of a file that is `whole` bytes long.
-    fn open(path: &Path, whole: Option<u64>) -> Result<Self, Failure> {
+    fn open(job: &Job, whole: Option<u64>) -> Result<Self, Failure> {
+        let path = job.partial.as_path();
         let failed = |source| Failure::from(io_error(path, "cannot write the file", source));
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(failed)?;
         }
         let mut file = OpenOptions::new().create(true).append(true).open(path).map_err(failed)?;
         let mut bytes = file.seek(SeekFrom::End(0)).map_err(failed)?;
-        if whole.is_some_and(|whole| bytes > whole) {
-            // It belongs to an older, longer file.
+        if bytes > 0 && !job.may_resume {
+            tracing::info!(
+                file = job.path,
+                "begun again from the start: no md5 would tell whether the file has changed"
+            );
+        }
+        if !job.may_resume || whole.is_some_and(|whole| bytes > whole) {
+            // It belongs to an older, longer file, or nobody knows to which.
             file.set_len(0).map_err(failed)?;
             bytes = 0;
         }
@@ -208,5 +218,28 @@ impl Partial {
             self.reported = (Instant::now(), self.bytes);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_checked_afterwards_is_never_put_together_from_two_versions() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut job = Job { path: "/a.db".to_owned(), partial: dir.path().join("a.db"), may_resume: true };
+        let begin = |job: &Job, whole| {
+            std::fs::write(&job.partial, "older").unwrap();
+            let mut partial = Partial::open(job, whole).unwrap_or_else(|failure| panic!("{}", failure.message));
+            let begun = partial.bytes;
+            partial.write(b"new", &mut |_| ()).unwrap_or_else(|failure| panic!("{}", failure.message));
+            (begun, std::fs::read_to_string(&job.partial).unwrap())
+        };
+        assert_eq!(begin(&job, Some(8)), (5, "oldernew".to_owned()));
+        assert_eq!(begin(&job, Some(3)), (0, "new".to_owned()), "it was longer");
+        job.may_resume = false;
+        assert_eq!(begin(&job, Some(8)), (0, "new".to_owned()));
+        assert_eq!(begin(&job, None), (0, "new".to_owned()));
     }
 }

@@ -335,7 +335,8 @@ impl Batch {
     async fn copy(&mut self, only_small: bool) -> Result<End, Failure> {
         let job = |path: &String| {
             let staged = staged(&self.staging, path);
-            Job { path: path.clone(), partial: partial_of(&staged).unwrap_or(staged) }
+            let may_resume = self.items.may_resume(path);
+            Job { path: path.clone(), partial: partial_of(&staged).unwrap_or(staged), may_resume }
         };
         let jobs: Vec<Job> = self.wanted(only_small).iter().map(job).collect();
         // Cancelled when a file begins that there is no room for.

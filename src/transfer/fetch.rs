@@ -245,6 +245,7 @@ impl Inner {
             arrived: arrived.to_owned(),
             what: request.what.clone(),
             is_large: request.cache_name.is_large(),
+            is_checked: request.md5.is_some(),
             reply,
         };
         self.enqueue(remote.peer(), item);

@@ -27,6 +27,8 @@ pub(super) struct Item {
     pub(super) what: String,
     /// It comes only when there is room for it.
     pub(super) is_large: bool,
+    /// Its content is checked when it is here.
+    pub(super) is_checked: bool,
     pub(super) reply: oneshot::Sender<Reply>,
 }
 
@@ -64,6 +66,11 @@ impl Waiting {
 
     fn is_large(&self, path: &str) -> bool {
         self.items.get(path).is_some_and(|items| items.iter().any(|item| item.is_large))
+    }
+
+    /// Whether what there is of a file may be gone on with: only a checksum tells whether it was of another version.
+    pub(super) fn may_resume(&self, path: &str) -> bool {
+        self.items.get(path).is_some_and(|items| items.iter().all(|item| item.is_checked))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -244,7 +251,14 @@ mod tests {
         for (path, is_large) in [("/a.db", true), ("/b.db", true), ("/c.sld", false)] {
             let (reply, answer) = oneshot::channel();
             let arrived = staging.join(format!("arrived-{}", &path[1..]));
-            items.push(Item { path: path.to_owned(), arrived, what: "file".to_owned(), is_large, reply });
+            items.push(Item {
+                path: path.to_owned(),
+                arrived,
+                what: "file".to_owned(),
+                is_large,
+                is_checked: true,
+                reply,
+            });
             told.push(answer);
         }
         (Waiting::new(items, staging.to_owned(), None, Arc::clone(room)), told)
