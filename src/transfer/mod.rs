@@ -263,7 +263,7 @@ impl Transfer {
     /// our key or the right to write, [`ErrorKind::Unreachable`] when it could not be reached for several
     /// tries, [`ErrorKind::Io`] when a disk fails or is full, [`ErrorKind::Stopped`] when the run was stopped.
     pub async fn send(&self, root: &Path, relative: &Path, to: &Destination) -> Result<()> {
-        self.inner.engine.send(root, &[relative], to).await
+        self.inner.engine.send(root, relative, to).await
     }
 
     /// Removes a file from the cache after its use. A shared file, which is the master's, stays.

@@ -113,22 +113,17 @@ impl std::str::FromStr for Destination {
 }
 
 impl Engine {
-    pub(super) async fn send(&self, root: &Path, relative: &[&Path], to: &Destination) -> Result<()> {
-        for path in relative {
-            let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
-            if !plain || path.as_os_str().is_empty() {
-                return Err(Error::new(ErrorKind::Bug, "a file to be sent has no plain relative path")
-                    .subject(path.display().to_string()));
-            }
+    pub(super) async fn send(&self, root: &Path, relative: &Path, to: &Destination) -> Result<()> {
+        let plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
+        if !plain || relative.as_os_str().is_empty() {
+            return Err(Error::new(ErrorKind::Bug, "a file to be sent has no plain relative path")
+                .subject(relative.display().to_string()));
         }
         let (peer, dir) = match &to.0 {
             Place::Local(dir) => return copy_here(root, relative, dir).await,
             Place::Remote { peer, dir } => (peer, dir.as_str()),
         };
-        let subject = || match relative {
-            [one] => format!("{} to {to}", root.join(one).display()),
-            many => format!("{} files to {to}", many.len()),
-        };
+        let subject = || format!("{} to {to}", root.join(relative).display());
         let mut delays = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(500))
             .with_jitter()
@@ -140,7 +135,7 @@ impl Engine {
             let Some(delay) = delay else { return Err(failure.error(subject())) };
             tracing::warn!(
                 host = %peer, reason = %failure.message, detail = %failure.detail,
-                "files could not be sent; it is tried again in {} ms", delay.as_millis()
+                "the file could not be sent; it is tried again in {} ms", delay.as_millis()
             );
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
@@ -149,7 +144,7 @@ impl Engine {
         }
     }
 
-    async fn try_to_send(&self, root: &Path, relative: &[&Path], peer: &Peer, dir: &str) -> Result<(), Failure> {
+    async fn try_to_send(&self, root: &Path, relative: &Path, peer: &Peer, dir: &str) -> Result<(), Failure> {
         let _slot = tokio::select! {
             slot = self.slots.acquire() => slot,
             () = self.stop.cancelled() => return Err(stopped()),
@@ -174,19 +169,9 @@ impl Engine {
         sent.map_err(about_host)
     }
 
-    async fn rsync_to(
-        &self,
-        root: &Path,
-        relative: &[&Path],
-        peer: &Peer,
-        dir: &str,
-        link: &Link,
-    ) -> Result<(), Failure> {
-        let mut names = Vec::new();
-        for path in relative {
-            names.extend_from_slice(path.as_os_str().as_encoded_bytes());
-            names.push(0);
-        }
+    async fn rsync_to(&self, root: &Path, relative: &Path, peer: &Peer, dir: &str, link: &Link) -> Result<(), Failure> {
+        let mut name = relative.as_os_str().as_encoded_bytes().to_vec();
+        name.push(0);
         let user = peer.user.as_ref().map(|user| format!("{user}@")).unwrap_or_default();
         let mut from = root.as_os_str().to_owned();
         from.push("/");
@@ -204,7 +189,7 @@ impl Engine {
             .arg("--")
             .arg(from)
             .arg(format!("{user}{}:{dir}", peer.bracketed_host()))
-            .stdin(names)
+            .stdin(name)
             .stderr_tail(COMPLAINTS_BYTES)
             .time_limit(self.time_limit)
             .stop(&self.stop)
@@ -235,24 +220,20 @@ fn lacks_directory(said: &str) -> bool {
     said.lines().any(|line| line.contains("mkdir \"") && line.contains("failed: No such file or directory"))
 }
 
-async fn copy_here(root: &Path, relative: &[&Path], dir: &Path) -> Result<()> {
-    for path in relative {
-        let (from, to) = (root.join(path), dir.join(path));
-        blocking(move || {
-            let content = std::fs::read(&from).map_err(|source| io_error(&from, "cannot read the file", source))?;
-            // It may be the same directory, or mounted here by another name.
-            if std::fs::read(&to).is_ok_and(|known| known == content) {
-                return Ok(());
-            }
-            if let Some(parent) = to.parent() {
-                std::fs::create_dir_all(parent)
-                    .map_err(|source| io_error(parent, "cannot make the directory", source))?;
-            }
-            write_whole(&to, &content)
-        })
-        .await?;
-    }
-    Ok(())
+async fn copy_here(root: &Path, relative: &Path, dir: &Path) -> Result<()> {
+    let (from, to) = (root.join(relative), dir.join(relative));
+    blocking(move || {
+        let content = std::fs::read(&from).map_err(|source| io_error(&from, "cannot read the file", source))?;
+        // It may be the same directory, or mounted here by another name.
+        if std::fs::read(&to).is_ok_and(|known| known == content) {
+            return Ok(());
+        }
+        if let Some(parent) = to.parent() {
+            std::fs::create_dir_all(parent).map_err(|source| io_error(parent, "cannot make the directory", source))?;
+        }
+        write_whole(&to, &content)
+    })
+    .await
 }
 
 #[cfg(test)]
