@@ -70,6 +70,22 @@ pub struct NewJob {
     pub job_batch_id: Option<String>,
 }
 
+#[cfg(test)]
+impl NewJob {
+    /// A job of which only the file matters.
+    pub(crate) fn of_file(job_file: &str) -> Self {
+        Self {
+            job_file: job_file.to_owned(),
+            kind: "feature",
+            action: "publish",
+            content_md5: "0".to_owned(),
+            revision: "1".to_owned(),
+            job_id: None,
+            job_batch_id: None,
+        }
+    }
+}
+
 /// What is known when a job begins.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Begun {

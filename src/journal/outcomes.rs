@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, params};
 
 use super::jobs::{Begun, JobOutcome, NewJob, State};
 use super::reports::{self, NewReport};
@@ -57,20 +57,9 @@ impl Journal {
 
     fn begin(&self, transaction: &Transaction<'_>, job: &NewJob, same: bool) -> rusqlite::Result<Begun> {
         let mut begin = transaction.prepare(include_str!("sql/begin-job.sql"))?;
-        let (id, attempts): (i64, u32) = begin.query_row(
-            params![
-                job.job_file,
-                job.kind,
-                job.action,
-                job.content_md5,
-                job.revision,
-                job.job_id,
-                job.job_batch_id,
-                Moment::now(),
-                self.current_run(),
-            ],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )?;
+        let (now, run) = (Moment::now(), self.current_run());
+        let params = with_job(job, &[&now, &run]);
+        let (id, attempts): (i64, u32) = begin.query_row(&*params, |row| Ok((row.get(0)?, row.get(1)?)))?;
         if same {
             steps::keep_succeeded(transaction, id)?;
         } else {
@@ -157,25 +146,9 @@ impl Journal {
             let run = self.current_run();
             let mut settle = transaction.prepare(include_str!("sql/settle-job.sql"))?;
             for (job, outcome) in jobs {
-                let changed: Option<i64> = settle
-                    .query_row(
-                        params![
-                            job.job_file,
-                            job.kind,
-                            job.action,
-                            job.content_md5,
-                            job.revision,
-                            job.job_id,
-                            job.job_batch_id,
-                            outcome.state,
-                            outcome.message,
-                            outcome.hint,
-                            now,
-                            run,
-                        ],
-                        |row| row.get(0),
-                    )
-                    .optional()?;
+                let params =
+                    with_job(job, &[&outcome.state, &outcome.message, &outcome.hint, &now as &dyn ToSql, &run]);
+                let changed: Option<i64> = settle.query_row(&*params, |row| row.get(0)).optional()?;
                 if let Some(id) = changed {
                     steps::drop_all(transaction, id)?;
                 }
@@ -187,6 +160,13 @@ impl Journal {
     fn current_run(&self) -> Option<i64> {
         Some(self.run.load(Ordering::Relaxed)).filter(|&run| run != 0)
     }
+}
+
+/// The parameters of a statement that writes a job down: the job's own, then `others`.
+fn with_job<'a>(job: &'a NewJob, others: &[&'a dyn ToSql]) -> Vec<&'a dyn ToSql> {
+    let own: [&dyn ToSql; 7] =
+        [&job.job_file, &job.kind, &job.action, &job.content_md5, &job.revision, &job.job_id, &job.job_batch_id];
+    own.into_iter().chain(others.iter().copied()).collect()
 }
 
 /// Whether the file is known, and with this very content and action.

@@ -125,16 +125,7 @@ mod tests {
         let journal = Journal::open(dir.path()).unwrap();
         for number in 0..25 {
             let job_file = format!("geoserver/layers/Cadastre.l{number:02}.json");
-            let job = NewJob {
-                job_file: job_file.clone(),
-                kind: "feature",
-                action: "publish",
-                content_md5: "0".into(),
-                revision: "1".into(),
-                job_id: None,
-                job_batch_id: None,
-            };
-            journal.begin_job(&job).unwrap();
+            journal.begin_job(&NewJob::of_file(&job_file)).unwrap();
             let state = if number % 5 == 0 { State::Failed } else { State::Succeeded };
             let message = (number == 7).then(|| "the preview is missing".to_owned());
             if number < 24 {

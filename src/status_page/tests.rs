@@ -86,13 +86,11 @@ impl Stand {
             ("geoserver/wms_layers/ws.sky.json", State::Filtered, Some("job.workspace != \"ws\"")),
         ] {
             let job = NewJob {
-                job_file: job_file.into(),
-                kind: "feature",
-                action: "publish",
                 content_md5: "d41d8cd98f00b204e9800998ecf8427e".into(),
                 revision: "abcdef0123456789".into(),
                 job_id: Some(7),
                 job_batch_id: Some("20161105_0100".into()),
+                ..NewJob::of_file(job_file)
             };
             journal.begin_job(&job).unwrap();
             let step = StepRecord {
@@ -391,15 +389,7 @@ async fn thousands_of_jobs_come_in_pages() {
     let jobs: Vec<_> = files
         .iter()
         .map(|job_file| {
-            let job = NewJob {
-                job_file: job_file.clone(),
-                kind: "feature",
-                action: "publish",
-                content_md5: "0".into(),
-                revision: "1".into(),
-                job_id: None,
-                job_batch_id: None,
-            };
+            let job = NewJob::of_file(job_file);
             (job, JobOutcome::plain(State::Succeeded))
         })
         .collect();

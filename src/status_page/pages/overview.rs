@@ -38,24 +38,8 @@ pub(in crate::status_page) fn overview(
             @for sentence in others { p { (sentence) } }
         }
         (tiles(overview))
-        @if !failed.jobs.is_empty() {
-            section {
-                h2 { "Not applied" }
-                (jobs::rows(frame, &failed.jobs))
-                @if failed.found > failed.jobs.len() as u64 {
-                    p { a href="/jobs?state=failed,interrupted" { "All " (plural(failed.found, "job")) " that are not applied" } }
-                }
-            }
-        }
-        @if !running.jobs.is_empty() {
-            section {
-                h2 { "Under way" }
-                (jobs::rows(frame, &running.jobs))
-                @if running.found > running.jobs.len() as u64 {
-                    p { a href="/jobs?state=running" { "All " (plural(running.found, "job")) " under way" } }
-                }
-            }
-        }
+        (some_jobs(frame, "Not applied", failed, "/jobs?state=failed,interrupted", "that are not applied"))
+        (some_jobs(frame, "Under way", running, "/jobs?state=running", "under way"))
         (facts(frame, overview))
         section {
             h2 { "Last runs" }
@@ -64,6 +48,21 @@ pub(in crate::status_page) fn overview(
         }
     };
     shell(&frame.about, Section::Overview, first, &body)
+}
+
+/// The first of these jobs, if there are any, and the way to all of them.
+fn some_jobs(frame: &Frame, title: &str, listed: &Listed, all: &str, which: &str) -> Markup {
+    html! {
+        @if !listed.jobs.is_empty() {
+            section {
+                h2 { (title) }
+                (jobs::rows(frame, &listed.jobs))
+                @if listed.found > listed.jobs.len() as u64 {
+                    p { a href=(all) { "All " (plural(listed.found, "job")) " " (which) } }
+                }
+            }
+        }
+    }
 }
 
 fn tiles(overview: &Overview) -> Markup {
