@@ -83,13 +83,17 @@ impl Ctx<'_> {
         stated: job::Access,
         layer: Option<(&GeoName, &GeoName)>,
     ) -> Result<()> {
-        let mut levels = self.run.levels.lock().await;
-        if let Some((workspace, layer)) = layer.filter(|_| stated.is_stated) {
-            let key = level_key(schema.as_str(), workspace, layer);
+        let key =
+            layer.filter(|_| stated.is_stated).map(|(workspace, layer)| level_key(schema.as_str(), workspace, layer));
+        if let Some(key) = &key {
             let level = stated.level.as_number().to_string();
-            if self.run.background.facts.get(super::DATABASE, &key).as_ref() != Some(&level) {
-                self.note(super::DATABASE, &key, level).await?;
+            if self.run.background.facts.get(super::DATABASE, key).as_ref() != Some(&level) {
+                // Before the others are kept waiting: many layers that come together are written down together.
+                self.note(super::DATABASE, key, level).await?;
             }
+        }
+        let mut levels = self.run.levels.lock().await;
+        if let Some(key) = key {
             levels.of_layers.entry(schema.to_string()).or_default().insert(key, stated.level);
         }
         let of_workspace = self.run.background.workspace_levels.get(schema.as_str()).copied();
