@@ -6,7 +6,7 @@ use super::{Session, exit, print, sync};
 use crate::config::Settings;
 use crate::error::{Context, ErrorKind, Result};
 use crate::filter::{Filters, Verdict};
-use crate::job::{self, Parsed};
+use crate::job::{self, Action, Parsed};
 use crate::plan::Candidate;
 use crate::sync::Request;
 use crate::transfer::Transfer;
@@ -30,9 +30,12 @@ pub(super) async fn run(session: &Session, job_files: &[String]) -> Result<u8> {
     for (candidate, answer) in candidates.iter().zip(answers) {
         let path = &candidate.file.path;
         match answer {
-            Ok(Some(Verdict::Taken)) => writeln!(text, "taken    {path}"),
-            Ok(Some(Verdict::Refused { reason })) => writeln!(text, "refused  {path}\n           {reason}"),
-            Ok(None) => Ok(()),
+            Ok(Answer::FollowsLayer) => {
+                writeln!(text, "as layer {path}\n           it empties tiles, and says nothing that filters ask for")
+            }
+            Ok(Answer::Asked(Verdict::Taken)) => writeln!(text, "taken    {path}"),
+            Ok(Answer::Asked(Verdict::Refused { reason })) => writeln!(text, "refused  {path}\n           {reason}"),
+            Ok(Answer::Nothing) => Ok(()),
             Err(error) => {
                 errors += 1;
                 writeln!(text, "error    {path}\n           {}", error.one_line())
@@ -44,10 +47,22 @@ pub(super) async fn run(session: &Session, job_files: &[String]) -> Result<u8> {
     Ok(if errors == 0 { exit::APPLIED } else { exit::FAILED })
 }
 
-/// `None`: the file asks for nothing.
-async fn answer(filters: &Filters, transfer: &Transfer, candidate: &Candidate, keep: bool) -> Result<Option<Verdict>> {
+/// What becomes of a job file.
+enum Answer {
+    /// It asks for nothing.
+    Nothing,
+    /// What the filters say of its layer holds for it as well.
+    FollowsLayer,
+    /// What the filters say.
+    Asked(Verdict),
+}
+
+async fn answer(filters: &Filters, transfer: &Transfer, candidate: &Candidate, keep: bool) -> Result<Answer> {
     let file = &candidate.file;
-    let Parsed::Job(document) = job::parse(file, &candidate.content, false)? else { return Ok(None) };
+    let Parsed::Job(document) = job::parse(file, &candidate.content, false)? else { return Ok(Answer::Nothing) };
     let complete = crate::execute::complete(transfer, file, document, keep).await?;
-    filters.accepts(file.kind, &complete.facts).map(Some)
+    if complete.action == Action::EmptyGwc && complete.only_names {
+        return Ok(Answer::FollowsLayer);
+    }
+    filters.accepts(file.kind, &complete.facts).map(Answer::Asked)
 }

@@ -38,9 +38,9 @@ pub async fn complete(transfer: &Transfer, file: &JobFile, document: Document, k
             }
             document.complete(Some(&content))
         }
-        // The master may have deleted the metadata of a layer that is to go; the names are enough.
-        Err(error) if error.kind() == ErrorKind::Missing && !document.metadata_md5_is_checked() => {
-            document.complete_removal_without_metadata()
+        // The master may have deleted the metadata of a layer that is to go, or replaced them; the names are enough.
+        Err(error) if error.kind() == ErrorKind::Missing && !document.needs_metadata() => {
+            document.complete_without_metadata()
         }
         Err(error) => Err(error),
     }
@@ -58,7 +58,9 @@ impl Ctx<'_> {
             Box::pin(async {
                 let keep = self.run.parts.choices.keep_cached_files;
                 let complete = complete(&self.run.parts.transfer, self.file, document, keep).await?;
-                Ok((complete, StepEnd::Done, None))
+                let message = "the metadata file is gone; the names that the job file gives are enough";
+                let message = complete.only_names.then(|| message.to_owned());
+                Ok((complete, StepEnd::Done, message))
             }),
         )
         .await

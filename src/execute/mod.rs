@@ -480,8 +480,14 @@ impl Ctx<'_> {
         }
         let complete = self.complete(document).await?;
         self.run.emit(Event::JobKnown { job: self.job, about: JobAbout::of(&complete.job) });
-        // What is to go must go, even if the filter has changed since it came.
-        if complete.action != Action::Remove
+        if complete.action == Action::EmptyGwc && complete.only_names {
+            // The filters would miss what they ask for: what they said of the layer holds for its tiles.
+            if self.run.filtered_layers.lock().unwrap_or_else(PoisonError::into_inner).contains(&self.file.stem) {
+                let reason = "the filters do not take its layer, so that there are no tiles to empty";
+                return Ok(JobEnd::Filtered(reason.to_owned()));
+            }
+        } else if complete.action != Action::Remove
+            // What is to go must go, even if the filter has changed since it came.
             && let Verdict::Refused { reason } = self.run.parts.filters.accepts(self.file.kind, &complete.facts)?
         {
             // Before the job's voice is heard, so that whoever waits for its table finds it here.

@@ -22,8 +22,7 @@ impl Ctx<'_> {
         }
         // Where there are more dots, only the metadata tell where the workspace ends.
         let is_named = document.metadata().is_none() || self.file.stem.matches('.').count() == 1;
-        let Some(complete) = is_named.then(|| document.clone().complete_removal_without_metadata().ok()).flatten()
-        else {
+        let Some(complete) = is_named.then(|| document.clone().complete_without_metadata().ok()).flatten() else {
             return Ok(None);
         };
         let Some((workspace, name)) = complete.job.workspace_and_name() else { return Ok(None) };

@@ -90,6 +90,9 @@ pub struct Complete {
     /// Fields that are null and fields that hold secrets are left out; `job_id`, `auth_level` and the known
     /// booleans are integers and booleans however the document wrote them.
     pub facts: Map<String, Value>,
+    /// Of a removal or the emptying of a tile cache that came without metadata little more than names is known:
+    /// too little to ask a filter.
+    pub only_names: bool,
 }
 
 impl fmt::Debug for Complete {
@@ -200,10 +203,10 @@ fn read_action(file: &JobFile, fields: &Fields<'_>) -> Result<Action> {
 
 fn read_metadata(fields: &Fields<'_>, action: Action) -> Result<Option<FileRef>> {
     let Some(field) = fields.get("meta").filter(|field| field.value() != "") else { return Ok(None) };
-    if action != Action::Remove {
+    if !matches!(action, Action::Remove | Action::EmptyGwc) {
         return FileRef::read(&field).map(Some);
     }
-    // A removal does not check the checksum, so that a bad one does not matter.
+    // What needs names only does not check the checksum, so that a bad one does not matter.
     Ok(Some(FileRef { file: read_address(&field.need("file")?)?, md5: None }))
 }
 
@@ -226,11 +229,12 @@ impl Document {
         self.metadata.as_ref()
     }
 
-    /// Whether the metadata file must have the checksum that the document gives. Not so for a removal,
-    /// since the master may have replaced the file in the meantime; its reference has no checksum.
+    /// Whether the metadata file must be there, with the checksum that the document gives. Not so for a removal
+    /// and for the emptying of a tile cache, which need names only, since the master may have replaced or deleted
+    /// the file in the meantime; their references have no checksum.
     #[must_use]
-    pub fn metadata_md5_is_checked(&self) -> bool {
-        self.action != Action::Remove
+    pub fn needs_metadata(&self) -> bool {
+        !matches!(self.action, Action::Remove | Action::EmptyGwc)
     }
 
     /// The number of the publication, when the job file itself has a readable one.
@@ -250,9 +254,8 @@ impl Document {
     /// A field of the metadata overrides the job file's, except for `action`, `job_id`, `job_batch_id`,
     /// `publish_time`, `meta` and `data`, which the metadata only fills in: they say what is to be done now.
     ///
-    /// A removal may do without its metadata, see
-    /// [`complete_removal_without_metadata`](Self::complete_removal_without_metadata), and so may the emptying
-    /// of a tile cache, whose names follow from the file's name as well.
+    /// A removal and the emptying of a tile cache may do without, see
+    /// [`complete_without_metadata`](Self::complete_without_metadata).
     ///
     /// # Errors
     ///
@@ -263,7 +266,7 @@ impl Document {
             (Some(reference), Some(content)) => {
                 Some(Source::read(&reference.file, content, "publish the layer again on the master")?)
             }
-            (Some(reference), None) if !matches!(self.action, Action::Remove | Action::EmptyGwc) => {
+            (Some(reference), None) if self.needs_metadata() => {
                 return Err(Error::new(ErrorKind::Missing, "the metadata file that the job file names is not there")
                     .subject(reference.file.as_str())
                     .hint("publish again on the master, which writes the file anew"));
@@ -273,21 +276,22 @@ impl Document {
         let fields = Fields::new(&self.source, metadata.as_ref());
         let job = read_job(&self.file, self.action, &fields)?;
         let facts = facts::read(&self.file, self.action, &fields, &job);
-        Ok(Complete { job, action: self.action, facts })
+        let only_names = !self.needs_metadata() && metadata.is_none();
+        Ok(Complete { job, action: self.action, facts, only_names })
     }
 
-    /// Reads a removal whose metadata file is gone: what the job file does not say follows from its name,
+    /// Reads a job that needs names only and whose metadata file is gone: what the job file does not say follows from its name,
     /// `<workspace>.<name>`, and the schemas from the workspace (`<workspace>`, `<workspace>_data`,
     /// `<workspace>_outdated`).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Document`] when the names cannot be had, [`ErrorKind::Bug`] when the job is no removal.
-    pub fn complete_removal_without_metadata(self) -> Result<Complete> {
-        if self.action == Action::Remove {
+    /// [`ErrorKind::Document`] when the names cannot be had, [`ErrorKind::Bug`] when the job needs its metadata.
+    pub fn complete_without_metadata(self) -> Result<Complete> {
+        if !self.needs_metadata() {
             return self.complete(None);
         }
-        Err(Error::new(ErrorKind::Bug, format!("a job of action `{}` was completed as a removal", self.action))
+        Err(Error::new(ErrorKind::Bug, format!("a job of action `{}` was completed without metadata", self.action))
             .subject(self.file.path))
     }
 }

@@ -58,7 +58,9 @@ pub(super) async fn background(
     follow_publications(plan, &mut finished);
     let layers_in = |state: State| {
         let in_state = known.iter().filter(move |(_, known)| known.state == state);
-        in_state.filter_map(|(path, _)| job::classify(path, &settings.channels)).map(|file| file.stem).collect()
+        let files = in_state.filter_map(|(path, _)| job::classify(path, &settings.channels));
+        // An auxiliary file says nothing of its layer.
+        files.filter(|file| file.companion.is_none()).map(|file| file.stem).collect()
     };
     let files: Vec<JobFile> =
         repository.files(tip).await?.iter().filter_map(|path| job::classify(path, &settings.channels)).collect();

@@ -151,6 +151,23 @@ async fn emptied_means_that_it_is_done_and_expiry_and_grids_are_as_told() {
     );
     world.commit("nothing to empty");
     world.pull().succeeded();
+    // Metadata that are gone are not needed for it, and a filter is not asked for what it cannot know.
+    world.set("FEATURE_FILTER", "job.auth_level < 2");
+    world.publish(&Layer::new("w", "secret").auth_level(2)).await;
+    world.commit("a layer that is not taken");
+    world.pull().succeeded();
+    let gone = json!({"file": world.sshd.location(&world.download().join("gone.json")), "md5": "0123"});
+    for name in ["roads", "secret"] {
+        let document = json!({"action": "empty_gwc", "meta": gone});
+        world.master.write(format!("geoserver/layers/w.{name}.empty_gwc.json"), document.to_string());
+    }
+    world.commit("empty tiles of both");
+    world.pull().succeeded();
+    world.slave(&["status", file]).says("the metadata file is gone; the names that the job file gives are enough");
+    assert_eq!(world.state(file)["state"], json!("succeeded"));
+    let refused = world.state("geoserver/layers/w.secret.empty_gwc.json");
+    assert_eq!(refused["state"], json!("filtered"), "{refused:#}");
+    world.slave(&["filter", file]).says("as layer");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,7 +28,7 @@ fn deleted(path: &str, content: &str) -> Parsed {
 
 fn deleted_job(path: &str, content: &str) -> Complete {
     match deleted(path, content) {
-        Parsed::Job(document) => document.complete_removal_without_metadata().unwrap(),
+        Parsed::Job(document) => document.complete_without_metadata().unwrap(),
         Parsed::Nothing { reason } => panic!("nothing: {reason}"),
     }
 }
@@ -84,7 +84,7 @@ fn without(mut value: Value, field: &str) -> Value {
 fn a_thin_layer_is_merged_with_its_metadata() {
     let thin_document = document(LAYER, &thin().to_string()).unwrap();
     assert_eq!(thin_document.metadata().unwrap().md5.as_deref(), Some(MD5.to_lowercase().as_str()));
-    assert!(thin_document.metadata_md5_is_checked());
+    assert!(thin_document.needs_metadata());
     assert_eq!((thin_document.action(), thin_document.job_id()), (Action::Publish, Some(41)));
     let job = feature(&thin(), Some(&metadata()));
     insta::assert_snapshot!(format!("{job:#?}"), @r#"
@@ -356,7 +356,7 @@ fn a_removal_takes_the_metadata_that_is_still_there() {
     let removal = with(thin(), "action", json!("remove"));
     let removal = with(removal, "meta", json!({"file": "/var/roads.meta.json", "md5": "stale"}));
     let document = document(LAYER, &removal.to_string()).unwrap();
-    assert!(!document.metadata_md5_is_checked());
+    assert!(!document.needs_metadata());
     assert_eq!(document.metadata().unwrap().md5, None);
     let metadata = with(metadata(), "data_schema", json!("elsewhere")).to_string();
     let Job::FeatureRemoval(job) = document.complete(Some(metadata.as_bytes())).unwrap().job else { panic!() };
