@@ -41,6 +41,11 @@ pub(super) async fn run(session: &Session, args: &StatusArgs) -> Result<u8> {
     for path in &unknown {
         say(&format!("borg-slave: nothing is known of {path}"));
     }
+    let program = journal.as_ref().filter(|_| session.settings.code_branch.is_some());
+    if let Some(trouble) = program.map(Journal::program_trouble).transpose()?.flatten() {
+        let since = crate::report::local_time(trouble.since);
+        say(&format!("borg-slave: since {since}: {}", crate::report::program_trouble(&trouble.about)));
+    }
     // What only has not had its turn yet is not worth a word.
     if let Some(backlog) = journal.as_ref().map(Journal::backlog).transpose()?.flatten()
         && session.settings.master.is_some()

@@ -7,9 +7,10 @@
 //!
 //! | subject | row |
 //! |---|---|
-//! | `poll`, `run` | `monitor_slaveserver` of this slave |
+//! | `poll`, `run` | `monitor_slaveserver` of this slave: the daemon's looks for changes; every run that had jobs |
 //! | `publish/<layer>/deployed`, `publish/<layer>/failed` | `monitor_publishsyncstatus` of the layer |
 //! | `task/<type>/<action>/<name>` | `monitor_tasksyncstatus` |
+//! | `preview/<type>/<action>/<name>` | the picture of one of these two, when it comes later |
 //!
 //! The tables are the master's (application `monitor` of borgcollector); the slave never alters them.
 //! A layer is known there by its bare name, so two layers of one name in two workspaces share a row.
@@ -109,8 +110,56 @@ pub fn job_ended(job: &JobRecord, action: &str, outcome: &JobOutcome, at: Timest
 
 /// What the master is to be told of a run: `head` says when and how, `files` how each file stands.
 #[must_use]
-pub fn run_note(at: Timestamp, head: &str, files: impl ExactSizeIterator<Item = String>) -> NewReport {
-    Payload::Run { message: message::of_run(head, files), at: at.as_microsecond() }.about("run".to_owned(), &[])
+pub fn run_note(master: &Master, at: Timestamp, head: &str, files: impl ExactSizeIterator<Item = String>) -> NewReport {
+    let payload = Payload::Run {
+        message: message::of_run(head, files),
+        at: at.as_microsecond(),
+        channels: Some(master.channels.clone()),
+        code_version: Some(master.code_version.clone()),
+    };
+    payload.about("run".to_owned(), &[])
+}
+
+/// Notes that the preview of a layer has come after its job of this (kind, action) had ended: the job's row is told.
+///
+/// # Errors
+///
+/// When the journal cannot be written.
+pub fn preview_came(
+    journal: &Journal,
+    (kind, action): (&str, &str),
+    layer: &str,
+    task_name: &str,
+    preview_file: &str,
+) -> Result<()> {
+    let payload = Payload::Pictured {
+        publish: ((kind, action) == ("feature", "publish")).then(|| layer.to_owned()),
+        task_type: kind.to_owned(),
+        task_name: task_name.to_owned(),
+        action: action.to_owned(),
+        preview_file: preview_file.to_owned(),
+    };
+    journal.put_reports(&[payload.about(format!("preview/{kind}/{action}/{task_name}"), &[])])
+}
+
+/// Notes that the program could not be brought up to date, or that it is again.
+///
+/// # Errors
+///
+/// When the journal cannot be written.
+pub fn program_followed(journal: &Journal, master: &Master, trouble: Option<&str>) -> Result<()> {
+    let at = Timestamp::now();
+    let head = match trouble {
+        Some(trouble) => format!("{}: {}", local_time(at), program_trouble(trouble)),
+        None => format!("{}: the program is up to date again", local_time(at)),
+    };
+    journal.put_reports(&[run_note(master, at, &head, std::iter::empty())])
+}
+
+/// What is said of a program that cannot follow its branch.
+#[must_use]
+pub fn program_trouble(about: &str) -> String {
+    format!("the program is not brought up to date (CODE_BRANCH), the old one goes on: {about}")
 }
 
 /// Notes that the slave has just looked for changes: channels, time and version go to the master.

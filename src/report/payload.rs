@@ -14,8 +14,15 @@ use crate::journal::NewReport;
 pub(super) enum Payload {
     /// The slave has looked for changes.
     Polled { channels: String, code_version: String, at: i64 },
-    /// A run has begun or ended.
-    Run { message: String, at: i64 },
+    /// A run has begun or ended. The last two are missing where an older version wrote the report.
+    Run {
+        message: String,
+        at: i64,
+        #[serde(default)]
+        channels: Option<String>,
+        #[serde(default)]
+        code_version: Option<String>,
+    },
     /// A layer is published.
     Deployed {
         #[serde(flatten)]
@@ -26,6 +33,8 @@ pub(super) enum Payload {
     Failed(Published),
     /// A layer is gone, and with it what was told of failed tries to remove it.
     Removed { publish: String, task_name: String },
+    /// The picture of a layer whose job has ended before; `publish` for a publication, else a task.
+    Pictured { publish: Option<String>, task_type: String, task_name: String, action: String, preview_file: String },
     /// Any other job has ended.
     Task {
         task_type: String,
@@ -53,13 +62,14 @@ pub(super) struct Published {
 pub(super) type Value = Box<dyn ToSql + Sync + Send>;
 
 /// The statements, `{schema}` to be filled in.
-pub(super) const STATEMENTS: [&str; 6] = [
+pub(super) const STATEMENTS: [&str; 7] = [
     include_str!("sql/polled.sql"),
     include_str!("sql/run.sql"),
     include_str!("sql/deployed.sql"),
     include_str!("sql/failed.sql"),
     include_str!("sql/removed.sql"),
     include_str!("sql/task.sql"),
+    include_str!("sql/pictured.sql"),
 ];
 
 impl Payload {
@@ -103,7 +113,16 @@ impl Payload {
                     fit(SLAVE, "code_version", code_version),
                 ],
             ),
-            Self::Run { message, at } => (1, vec![slave, time(*at), fit(SLAVE, "last_sync_message", message)]),
+            Self::Run { message, at, channels, code_version } => (
+                1,
+                vec![
+                    slave,
+                    time(*at),
+                    fit(SLAVE, "last_sync_message", message),
+                    fit_some(SLAVE, "listen_channels", channels),
+                    fit_some(SLAVE, "code_version", code_version),
+                ],
+            ),
             Self::Deployed { layer, preview_file } => {
                 let mut values = published(slave, layer, "deploied_job_batch_id", "deploy_message");
                 values.push(fit_some(PUBLISH, "preview_file", preview_file));
@@ -113,6 +132,17 @@ impl Payload {
             Self::Removed { publish, task_name } => {
                 (4, vec![slave, fit(PUBLISH, "publish", publish), fit(TASK, "task_name", task_name)])
             }
+            Self::Pictured { publish, task_type, task_name, action, preview_file } => (
+                6,
+                vec![
+                    slave,
+                    fit_some(PUBLISH, "publish", publish),
+                    fit(TASK, "task_type", task_type),
+                    fit(TASK, "task_name", task_name),
+                    fit(TASK, "action", action),
+                    fit(PUBLISH, "preview_file", preview_file),
+                ],
+            ),
             Self::Task { task_type, task_name, action, preview_file, succeeded, message, at } => (
                 5,
                 vec![

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::monitor::{Life, Monitor};
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::{Backlog, Journal, RunRecord, State};
+use crate::journal::{Backlog, Journal, ProgramTrouble, RunRecord, State};
 
 /// How many callers read the journal at the same time.
 const READERS: usize = 4;
@@ -48,6 +48,8 @@ pub(super) struct Overview {
     pub(super) counts: HashMap<State, u64>,
     pub(super) cursor: Option<String>,
     pub(super) backlog: Option<Backlog>,
+    /// What keeps the program from being brought up to date.
+    pub(super) program: Option<ProgramTrouble>,
     /// The last runs, the newest first.
     pub(super) runs: Vec<RunRecord>,
 }
@@ -63,7 +65,7 @@ impl Overview {
 impl Default for Overview {
     fn default() -> Self {
         let life = Monitor::default().life();
-        Self { life, counts: HashMap::new(), cursor: None, backlog: None, runs: Vec::new() }
+        Self { life, counts: HashMap::new(), cursor: None, backlog: None, program: None, runs: Vec::new() }
     }
 }
 
@@ -129,6 +131,7 @@ impl Reading {
             counts: journal.map(Journal::counts).transpose()?.unwrap_or_default(),
             cursor: journal.map(Journal::cursor).transpose()?.flatten(),
             backlog: journal.map(Journal::backlog).transpose()?.flatten(),
+            program: journal.map(Journal::program_trouble).transpose()?.flatten(),
             runs: journal.map(|journal| journal.last_runs(runs)).transpose()?.unwrap_or_default(),
         })
     }

@@ -74,6 +74,9 @@ impl Verdict {
                 found.push((Level::Warning, "The master has refused reports".to_owned()));
             }
         }
+        if let Some(trouble) = &overview.program {
+            found.push((Level::Warning, format!("The program is not brought up to date: {}", trouble.about)));
+        }
         match overview.count(State::Running) {
             0 => {}
             1 => found.push((Level::Busy, "1 job is under way".to_owned())),

@@ -229,6 +229,14 @@ pub async fn run(
     // What earlier runs could not deliver is delivered even if there is nothing to do.
     let master = crate::wire::master(settings);
     let reports = master.is_some();
+    let mut files = match &master {
+        Some(master) if has_jobs => {
+            let how = format!("{}, revision {} to {}", request.trigger, from.short(), to.short());
+            let program = settings.code_branch.as_ref().map(|_| journal.program_trouble()).transpose()?.flatten();
+            Some(Files::of(&plan, how, master.clone(), program))
+        }
+        _ => None,
+    };
     let courier = match (master, journal.backlog()?) {
         (Some(master), backlog) if !plan.jobs.is_empty() || backlog.is_some() => {
             let quiet = plan.jobs.is_empty() && backlog.is_some_and(|backlog| backlog.failing.is_some());
@@ -254,9 +262,7 @@ pub async fn run(
             coverage.begin(journal)?;
         }
         let mut ledger: Vec<Entry> = plan.jobs.iter().map(|job| Entry::of(job, reports)).collect();
-        let mut files = Files::of(&plan, &request.trigger, from.short(), to.short());
-        let reports = reports && !ledger.is_empty();
-        if reports {
+        if let Some(files) = &files {
             journal.put_reports(&[files.begin()])?;
             courier.iter().for_each(Courier::wake);
         }
@@ -270,7 +276,9 @@ pub async fn run(
                 let job = job_of(event).and_then(|job| ledger.get(job));
                 watcher.sees(job.map(|entry| entry.job.job_file.as_str()), event);
                 learn(&mut ledger, event);
-                if let Event::JobEnded { job, end } = event {
+                if let Event::JobEnded { job, end } = event
+                    && let Some(files) = &mut files
+                {
                     files.ended(*job, &outcome(end));
                 }
             }
@@ -306,7 +314,7 @@ pub async fn run(
             return Err(Error::new(ErrorKind::Bug, "the execution of the plan crashed").source(panic));
         }
         written?;
-        if reports {
+        if let Some(files) = &files {
             journal.put_reports(&[files.end(&summary)])?;
         }
         journal.finish_run(run, &summary.for_history())?;

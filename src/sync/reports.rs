@@ -6,9 +6,9 @@ use super::Summary;
 use crate::error::Result;
 use crate::execute::JobAbout;
 use crate::job::{Companion, JobFile, JobKind};
-use crate::journal::{JobOutcome, Journal, NewReport};
+use crate::journal::{JobOutcome, Journal, NewReport, ProgramTrouble};
 use crate::plan::Plan;
-use crate::report::{self, About, local_time};
+use crate::report::{self, About, Master, local_time};
 
 /// What is known of a job that the master may have to be told.
 #[derive(Debug)]
@@ -57,6 +57,9 @@ pub(super) struct Files {
     how: String,
     jobs: Vec<File>,
     done: Vec<String>,
+    master: Master,
+    /// What keeps the program from being brought up to date.
+    program: Option<ProgramTrouble>,
 }
 
 #[derive(Debug)]
@@ -69,7 +72,7 @@ struct File {
 }
 
 impl Files {
-    pub(super) fn of(plan: &Plan, trigger: &str, from: &str, to: &str) -> Self {
+    pub(super) fn of(plan: &Plan, how: String, master: Master, program: Option<ProgramTrouble>) -> Self {
         let jobs = plan.jobs.iter().map(|job| File {
             path: job.file.path.clone(),
             action: job.action_name(),
@@ -77,7 +80,7 @@ impl Files {
             after: job.after.clone(),
             end: None,
         });
-        Self { how: format!("{trigger}, revision {from} to {to}"), jobs: jobs.collect(), done: plan.done.clone() }
+        Self { how, jobs: jobs.collect(), done: plan.done.clone(), master, program }
     }
 
     pub(super) fn ended(&mut self, job: usize, outcome: &JobOutcome) {
@@ -102,7 +105,7 @@ impl Files {
             self.jobs.len(),
             self.done.len()
         );
-        report::run_note(at, &head, self.lines("under way"))
+        report::run_note(&self.master, at, &head, self.lines("under way"))
     }
 
     /// What is told when it has ended: how each file did.
@@ -118,7 +121,7 @@ impl Files {
             summary.waiting,
             summary.done_before
         );
-        report::run_note(at, &head, self.lines("not finished"))
+        report::run_note(&self.master, at, &head, self.lines("not finished"))
     }
 
     fn lines<'a>(&'a self, without_end: &'a str) -> impl ExactSizeIterator<Item = String> + 'a {
@@ -136,6 +139,10 @@ impl Files {
             format!("{}: {} {}: {state}", file.path, file.action, file.kind)
         });
         let done = self.done.iter().map(|path| format!("{path}: done before"));
-        jobs.chain(done).collect::<Vec<_>>().into_iter()
+        let program = self
+            .program
+            .iter()
+            .map(|trouble| format!("since {}: {}", local_time(trouble.since), report::program_trouble(&trouble.about)));
+        program.chain(jobs).chain(done).collect::<Vec<_>>().into_iter()
     }
 }

@@ -84,6 +84,10 @@ fn runs(pid: u32, file: &std::path::Path) -> bool {
 async fn a_new_program_takes_the_place_of_the_daemon_and_what_goes_wrong_leaves_the_old_one() {
     let (world, roads) = world(Vcs::Git).await;
     let code = Code::start(&world);
+    // Nobody is there: what is to be told waits.
+    world.set("MASTER_PGSQL_HOST", "127.0.0.1");
+    world.set("MASTER_PGSQL_PORT", "1");
+    world.set("MASTER_PGSQL_DATABASE", "master");
     let manager = Manager::start(&world);
     let mut command = code.daemon(&world);
     command.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "400000");
@@ -122,7 +126,7 @@ async fn a_new_program_takes_the_place_of_the_daemon_and_what_goes_wrong_leaves_
     assert!(!told().iter().any(|text| text.starts_with("STOPPING")), "{:?}", told());
 
     // A build that fails is told once and not tried with every round, which goes on with the old program.
-    code.push("third", "echo 'a semicolon is missing' >&2; exit 3");
+    code.push("third", "echo 'a semicolon is missing in https://me:hunter2@example.org/x' >&2; exit 3");
     daemon.signal(Signal::USR1);
     daemon.rounds(3);
     daemon.signal(Signal::USR1);
@@ -131,6 +135,15 @@ async fn a_new_program_takes_the_place_of_the_daemon_and_what_goes_wrong_leaves_
     assert_eq!(daemon.count("a semicolon is missing"), 1, "{}", daemon.running.stderr());
     let complaint = "STATUS=everything is applied; the program could not be built from";
     until(|| told().iter().any(|text| text.starts_with(complaint)), || format!("{:?}", told()));
+
+    let status = world.slave(&["status"]).says("the program is not brought up to date").says("a semicolon is missing");
+    let said = format!("{}{}", status.text(), daemon.running.stderr());
+    assert!(!said.contains("hunter2"), "{said}");
+    let journal = rusqlite::Connection::open(world.clone.join("code/.sync_status/journal.sqlite3")).unwrap();
+    let told_master = || -> String {
+        journal.query_row("select payload from report where subject = 'run'", [], |row| row.get(0)).unwrap()
+    };
+    assert!(told_master().contains("a semicolon is missing"), "{}", told_master());
 
     // Neither does a program that does not start take over; nor one that refuses the settings.
     code.push("fourth", "printf '#!/bin/sh\\necho no such library >&2; exit 127\\n' > borg-slave.new && chmod 755 borg-slave.new && mv borg-slave.new borg-slave");
@@ -165,6 +178,8 @@ async fn a_new_program_takes_the_place_of_the_daemon_and_what_goes_wrong_leaves_
     daemon.rounds(9);
     assert_eq!(daemon.running.pid(), pid);
     assert!(runs(pid, &code.program()));
+    assert!(!world.slave(&["status"]).text().contains("not brought up to date"));
+    assert!(told_master().contains("the program is up to date again"), "{}", told_master());
     assert_eq!(code.built(), "first second third fourth fifth sixth");
     assert_eq!(waiting.count("why="), 0, "{}", waiting.running.stderr());
     daemon.end();

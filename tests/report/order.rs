@@ -52,7 +52,7 @@ fn ends(count: i64) -> Vec<End> {
 }
 
 /// Writes an end down as a pass does; the moment is the outcome's own.
-fn write_down(journal: &Journal, end: &End) {
+fn write_down(journal: &Journal, end: &End, master: &Master) {
     let at = Timestamp::from_second(1_700_000_000 + end.number).unwrap();
     let batch = format!("batch {}", end.number);
     journal
@@ -78,7 +78,7 @@ fn write_down(journal: &Journal, end: &End) {
     let outcome = JobOutcome { message: Some(format!("outcome {}", end.number)), ..JobOutcome::plain(end.state) };
     let job = journal.job(&end.job_file).unwrap().unwrap();
     let mut reports = report::job_ended(&job, end.action, &outcome, at, &end.about);
-    reports.push(report::run_note(at, "Ended", std::iter::once(end.job_file.clone())));
+    reports.push(report::run_note(master, at, "Ended", std::iter::once(end.job_file.clone())));
     journal.finish_and_report(&[(&end.job_file, &outcome)], &reports).unwrap();
 }
 
@@ -95,11 +95,12 @@ async fn a_master_that_was_away_for_200_outcomes_knows_what_an_undisturbed_one_d
     let (undisturbed, away, sometimes) = (Monitor::start().await, Monitor::start().await, Monitor::start().await);
     let ((_a, at_once), (_b, late), (_c, mixed)) = (journal(), journal(), journal());
     let mut chance = Chance(7);
+    let master = undisturbed.master();
     for end in ends(200) {
-        write_down(&at_once, &end);
+        write_down(&at_once, &end, &master);
         report::deliver(&undisturbed.master(), &at_once).await.unwrap();
-        write_down(&late, &end);
-        write_down(&mixed, &end);
+        write_down(&late, &end, &master);
+        write_down(&mixed, &end, &master);
         if chance.below(9) == 0 {
             report::deliver(&sometimes.master(), &mixed).await.unwrap();
         }
@@ -123,15 +124,15 @@ async fn two_that_deliver_at_once_register_once_and_leave_the_newest() {
     let (dir, first) = journal();
     let second = Journal::open(dir.path()).unwrap();
     for end in ends(20) {
-        write_down(&first, &end);
         let (master, other) = (monitor.master(), monitor.master());
+        write_down(&first, &end, &master);
         let (one, two) = tokio::join!(report::deliver(&master, &first), report::deliver(&other, &second));
         one.unwrap();
         two.unwrap();
     }
     let undisturbed = Monitor::start().await;
     let (_dir, alone) = journal();
-    ends(20).iter().for_each(|end| write_down(&alone, end));
+    ends(20).iter().for_each(|end| write_down(&alone, end, &monitor.master()));
     report::deliver(&undisturbed.master(), &alone).await.unwrap();
     assert_eq!(monitor.everything().await, undisturbed.everything().await);
     assert_eq!(monitor.rows("select 1 from monitor_slaveserver").await.len(), 1);

@@ -60,7 +60,8 @@ async fn a_layer_is_told_from_its_publication_to_its_end() {
         one(&monitor, "select extract(epoch from now() - deploy_time) as age from monitor_publishsyncstatus").await;
     assert!(age["age"].as_f64().unwrap().abs() < 120.0, "{age}");
 
-    // What fails is told beside what is deployed.
+    // What fails is told beside what is deployed; a slave without a daemon tells of its new channels as well.
+    world.set("LISTEN_CHANNELS", "geoserver,more");
     let deployed = row;
     let gone = world.publish(&roads.clone().rows(20)).await;
     fs::remove_file(gone.dump).unwrap();
@@ -75,6 +76,7 @@ async fn a_layer_is_told_from_its_publication_to_its_end() {
     assert!(said.contains("publish failed") && said.contains("Hint:") && said.contains("  dump: failed"), "{said}");
     let slave = one(&monitor, "select * from monitor_slaveserver").await;
     assert!(slave["last_sync_message"].as_str().unwrap().contains("publish feature: failed: "), "{slave:#}");
+    assert_eq!(slave["listen_channels"], json!("geoserver,more"));
 
     // The next success clears it; metadata is a task of its own.
     world.publish(&roads.clone().rows(30)).await;

@@ -19,8 +19,10 @@ use super::schedule::{BackOff, Told};
 use super::supervisor::Supervisor;
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::RunLock;
+use crate::journal::{Journal, RunLock};
 use crate::process::Cmd;
+use crate::report;
+use crate::state_repo::mask_credentials;
 
 /// How long building the program may take.
 const BUILD_LIMIT: Duration = Duration::from_secs(3600);
@@ -46,6 +48,8 @@ pub(super) struct Code {
 
 struct FailedBuild {
     revision: String,
+    /// What the build said.
+    reason: String,
     command: Vec<String>,
     failures: u32,
     again_at: Instant,
@@ -73,29 +77,41 @@ impl Code {
     pub(super) async fn follow(&mut self, settings: &Settings, supervisor: &Supervisor, stop: &CancellationToken) {
         let Some(branch) = &settings.code_branch else {
             self.failed = None;
+            put_on_record(settings, None, false);
             return;
         };
         let rests = Instant::now() < self.fetch_at;
         match self.step(branch, settings, supervisor, stop).await {
+            Ok(_) if self.failed.is_some() => {
+                put_on_record(settings, self.failed.as_ref().map(|failed| &*failed.reason), true);
+            }
             // What was told of the remote may still be so.
-            Ok(()) if rests => {}
-            Ok(()) => self.trouble.is_over(),
+            Ok(is_known) if rests || !is_known => {}
+            Ok(_) => {
+                self.trouble.is_over();
+                put_on_record(settings, None, true);
+            }
             Err(error) if error.kind() == ErrorKind::Stopped => {}
-            Err(error) => super::tell(&mut self.trouble, "the program is not brought up to date", &error),
+            Err(error) => {
+                // A remote that is away now and then is worth no word of its own.
+                put_on_record(settings, Some(&error.one_line()), error.kind() != ErrorKind::Unreachable);
+                super::tell(&mut self.trouble, "the program is not brought up to date", &error);
+            }
         }
     }
 
+    /// False when another daemon is at it, or the program cannot be built.
     async fn step(
         &mut self,
         branch: &str,
         settings: &Settings,
         supervisor: &Supervisor,
         stop: &CancellationToken,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let program = self.program.as_ref().map_err(Error::copy)?.clone();
         let checkout = Checkout::find(settings, &program.file)?;
         // Daemons of several clones may share the checkout: one of them builds, and all begin what it has built.
-        let Some(turn) = checkout.turn()? else { return Ok(()) };
+        let Some(turn) = checkout.turn()? else { return Ok(false) };
         let now = Instant::now();
         let fetches = now >= self.fetch_at;
         if fetches {
@@ -111,7 +127,7 @@ impl Code {
         if checkout.built().as_deref() != Some(&*revision) {
             // What is checked out while the remote is away may be anything.
             if !fetches || !self.build(&checkout, &revision, settings, supervisor, stop).await? {
-                return Ok(());
+                return Ok(false);
             }
             checkout.was_built(&revision)?;
             if !program.is_replaced() {
@@ -126,7 +142,7 @@ impl Code {
             supervisor.status("a new program takes over");
             return Err(program.take_over(&self.lock));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Builds the program; false when it cannot be built as it is.
@@ -169,11 +185,32 @@ impl Code {
                     tracing::debug!("{error}");
                 }
                 let again_at = Instant::now() + pause;
-                self.failed =
-                    Some(FailedBuild { revision: revision.to_owned(), command: command.clone(), failures, again_at });
+                self.failed = Some(FailedBuild {
+                    revision: revision.to_owned(),
+                    reason: error.one_line(),
+                    command: command.clone(),
+                    failures,
+                    again_at,
+                });
                 Ok(false)
             }
         }
+    }
+}
+
+/// Keeps what goes wrong for `status` and the messages about runs; the master is told at once when it is `worth`
+/// that and news.
+fn put_on_record(settings: &Settings, about: Option<&str>, worth: bool) {
+    let noted = Journal::open(&settings.sync_status_path).and_then(|journal| {
+        let before = journal.set_program_trouble(about)?;
+        let is_news = before.as_ref().map(|before| before.about.as_str()) != about;
+        match crate::wire::master(settings) {
+            Some(master) if is_news && worth => report::program_followed(&journal, &master, about),
+            _ => Ok(()),
+        }
+    });
+    if let Err(error) = noted {
+        tracing::warn!(error = error.one_line(), "how the program follows its branch could not be noted");
     }
 }
 
@@ -209,7 +246,8 @@ async fn run(command: &[String], checkout: &Checkout, stop: &CancellationToken) 
     }
     let error = finished.failure();
     let last = String::from_utf8_lossy(&last).trim_end().to_owned();
-    Err(if finished.stderr.is_empty() && !last.is_empty() { error.source(last) } else { error })
+    let said = if finished.stderr.is_empty() { &last } else { &finished.stderr };
+    Err(if said.is_empty() { error } else { error.source(mask_credentials(said)) })
 }
 
 fn short(revision: &str) -> &str {
