@@ -13,7 +13,7 @@ use crate::telemetry::LogFormat;
     name = "borg-slave",
     version = env!("BORG_SLAVE_VERSION"),
     propagate_version = true,
-    after_help = "Exit status:\n  0    everything is applied\n  1    some job failed; the failed ones are listed last\n  2    wrong usage or settings\n  3    another run holds the lock, and --no-wait was given\n  130  stopped by Ctrl-C, 143 by TERM, after the running steps reached a safe point"
+    after_help = "Exit status:\n  0    everything is applied\n  1    some job failed, or the CDN could not be purged; listed last\n  2    wrong usage or settings\n  3    another run holds the lock, and --no-wait was given\n  130  stopped by Ctrl-C, 143 by TERM, after the running steps reached a safe point"
 )]
 pub struct Cli {
     /// What to do.

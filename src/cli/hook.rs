@@ -93,6 +93,10 @@ fn verdict(session: &Session, hook: HookName, summary: &Summary) -> u8 {
         return exit::FAILED;
     }
     if summary.failed.is_empty() {
+        // A pull that is refused for it would help nobody: what was applied is there.
+        for (what, error) in &summary.due {
+            say(&format!("borg-slave: {what}; the next run tries again: {}", error.one_line()));
+        }
         return exit::APPLIED;
     }
     let failed = summary.failed.len();

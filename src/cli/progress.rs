@@ -76,7 +76,7 @@ impl Watcher for Quiet {
     }
 
     fn ends(&mut self, summary: &Summary) {
-        if summary.succeeded + summary.filtered + summary.waiting + summary.failed.len() > 0 {
+        if summary.succeeded + summary.filtered + summary.waiting + summary.failed.len() + summary.due.len() > 0 {
             self.inner.ends(summary);
         }
     }
@@ -344,7 +344,11 @@ fn log_step(job: &str, event: &Event) {
 
 fn log_end(summary: &Summary) {
     let failed = summary.failed.len();
-    if summary.succeeded + summary.filtered + summary.waiting + failed == 0 {
+    for (what, error) in &summary.due {
+        let hint = error.hint_text().map(|hint| format!(". Hint: {hint}")).unwrap_or_default();
+        tracing::error!("{what}: {}{hint}", error.one_line());
+    }
+    if summary.succeeded + summary.filtered + summary.waiting + failed + summary.due.len() == 0 {
         tracing::info!("nothing to do");
         return;
     }

@@ -54,7 +54,7 @@ pub(super) async fn run(session: &Session, args: &SyncArgs) -> Result<u8> {
     repository.close().await;
     drop(lock);
     let summary = outcome?;
-    Ok(if summary.failed.is_empty() { exit::APPLIED } else { exit::FAILED })
+    Ok(if summary.is_complete() { exit::APPLIED } else { exit::FAILED })
 }
 
 /// Prepares and runs one pass; the caller holds the lock.

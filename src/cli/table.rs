@@ -67,6 +67,7 @@ pub(super) fn summary(summary: &Summary) -> String {
     row("filtered out", summary.filtered);
     row("left for later", summary.waiting);
     row("failed", summary.failed.len());
+    row("still due", summary.due.len());
     if text.is_empty() {
         return "Nothing to do.\n".into();
     }
@@ -81,6 +82,12 @@ pub(super) fn summary(summary: &Summary) -> String {
             if let Some(others) = same.others() {
                 let _ = writeln!(text, "    {others}");
             }
+        }
+    }
+    for (what, error) in &summary.due {
+        let _ = writeln!(text, "Still due:\n  {what}\n    {}", error.one_line());
+        if let Some(hint) = error.hint_text() {
+            let _ = writeln!(text, "    Hint: {hint}");
         }
     }
     text

@@ -71,7 +71,7 @@ pub struct Options {
 pub enum Once {
     /// Everything is applied, but what filters and settings leave out.
     Applied,
-    /// Some jobs failed or have failed before and rest.
+    /// Some jobs failed or have failed before and rest, or the CDN could not be told.
     Failed,
 }
 
@@ -90,7 +90,7 @@ pub async fn once(options: Options) -> Result<Once> {
     let Outcome { pull, pass, .. } = round.run((options.watcher)()).await;
     let summary = pass?.summary;
     pull.unwrap_or(Ok(()))?;
-    Ok(if summary.failed.is_empty() && summary.postponed == 0 { Once::Applied } else { Once::Failed })
+    Ok(if summary.is_complete() && summary.postponed == 0 { Once::Applied } else { Once::Failed })
 }
 
 /// Runs until it is stopped.
@@ -359,7 +359,10 @@ impl Daemon {
                 let loose_ends = self.loose_ends.1.filter(|at| *at > now);
                 self.retry_at = [next_try, loose_ends].into_iter().flatten().min();
                 match pass.summary.failed.len() + pass.summary.postponed {
-                    0 => "everything is applied".to_owned(),
+                    0 => match pass.summary.due.first() {
+                        Some((what, _)) => format!("everything is applied, but {what}"),
+                        None => "everything is applied".to_owned(),
+                    },
                     1 => "1 job has failed and is tried again".to_owned(),
                     failed => format!("{failed} jobs have failed and are tried again"),
                 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::job::Job;
@@ -175,6 +176,23 @@ impl JobAbout {
     }
 }
 
+/// Whose preview it is that came later than its job ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreviewOf {
+    /// The job file that lacks it.
+    pub job_file: String,
+    /// The job's kind.
+    pub kind: String,
+    /// What the job did.
+    pub action: String,
+    /// The layer's bare name.
+    pub layer: String,
+    /// `workspace:name`.
+    pub task_name: String,
+    /// What the job's message says about it.
+    pub note: String,
+}
+
 /// An event on its way to whoever writes it down.
 #[derive(Debug)]
 pub struct Note {
@@ -204,6 +222,13 @@ pub enum Event {
     PreviewSent {
         /// Index in the plan.
         job: usize,
+        /// Its path below the master's directory of previews.
+        path: String,
+    },
+    /// A preview is there that the job which published the layer could not make.
+    PreviewCame {
+        /// Whose it is.
+        of: PreviewOf,
         /// Its path below the master's directory of previews.
         path: String,
     },
@@ -263,6 +288,14 @@ pub enum Event {
         /// The GeoServer.
         target: String,
         /// What was to be done, and why it was not.
+        error: crate::error::Error,
+    },
+    /// Something is still due that no job fails for: what readers are shown by others may be old. The next run tries
+    /// again.
+    StaysDue {
+        /// Who was to be told.
+        what: String,
+        /// Why that was not possible.
         error: crate::error::Error,
     },
     /// A job ended; the last event of the job.

@@ -16,6 +16,7 @@ mod live;
 mod metadata;
 mod places;
 mod presentation;
+mod previews;
 mod removal;
 mod removals;
 mod schemas;
@@ -38,11 +39,12 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::events::Ended;
-pub use self::events::{Event, JobAbout, JobEnd, Note, Step, StepEnd};
+pub use self::events::{Event, JobAbout, JobEnd, Note, PreviewOf, Step, StepEnd};
 pub use self::facts::Facts;
 pub use self::followers::RELOAD;
 pub use self::groups::INCOMPLETE_GROUPS;
 pub use self::metadata::complete;
+pub use self::previews::{PREVIEWS, preview_is_due};
 use self::removals::{Removals, Role};
 use self::shared::Shared;
 use self::tables::Tables;
@@ -200,6 +202,7 @@ pub async fn execute(
         filtered_layers: Mutex::new(background.filtered_layers.clone()),
         waiting_layers: Mutex::new(background.waiting_layers.clone()),
         purged: Mutex::default(),
+        purge_failure: Mutex::default(),
         taken_up: followers::TakenUp::default(),
         parts,
         background,
@@ -236,6 +239,7 @@ pub async fn execute(
     if !run.stop.is_cancelled() {
         // What is left out here is on record as due.
         run.purge_what_is_due().await;
+        run.make_previews_that_are_due().await;
         run.reload_followers().await;
     }
     run.parts.transfer.close().await;
@@ -321,6 +325,8 @@ struct Run {
     waiting_layers: Mutex<HashSet<String>>,
     /// Purges that this run has sent, by the key under which they are due.
     purged: Mutex<HashSet<String>>,
+    /// Why a purge of this run has failed, the last of them.
+    purge_failure: Mutex<Option<Error>>,
     /// What GeoServers that share the data directory know of what was written.
     taken_up: followers::TakenUp,
     /// How each job has ended.

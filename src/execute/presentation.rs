@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 
 use super::{Ctx, Event, Step, StepEnd, Stepped};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::geoserver::{MapLink, MapRequest, Picture};
 use crate::job::Preview;
 use crate::name::GeoName;
@@ -23,27 +23,36 @@ pub(super) struct Presented<'a> {
 }
 
 impl Ctx<'_> {
-    /// Makes and sends the preview, and purges the CDN. What fails here is on record and among `notes`; the
-    /// layer is published nevertheless.
+    /// Makes and sends the preview, and purges the CDN. What fails here is on record and among `notes`, and tried
+    /// again later; the layer is published nevertheless.
     pub(super) async fn present(&self, layer: &Presented<'_>, notes: &mut Vec<String>) {
-        if let Err(error) = self.preview(layer).await {
-            notes.push(format!(
-                "the preview is missing: {}; `borg-slave sync --file {}` tries again",
-                error.one_line(),
-                self.file.path
-            ));
+        match self.preview(layer).await {
+            Ok(path) => self.no_preview_is_missing(layer.workspace, layer.name, path.as_deref()),
+            Err(error) => {
+                let note = format!(
+                    "the preview is missing: {}; it is tried again now and then, `borg-slave sync --file {}` tries now",
+                    error.one_line(),
+                    self.file.path
+                );
+                // What is wrong with the job's own words is so every time.
+                if !matches!(error.kind(), ErrorKind::Document | ErrorKind::Stopped) {
+                    self.preview_is_missing(layer, &note);
+                }
+                notes.push(note);
+            }
         }
         self.purge(layer.workspace, layer.name, notes).await;
     }
 
-    async fn preview(&self, layer: &Presented<'_>) -> Result<()> {
-        let (Some(previews), Some(to)) = (&self.run.parts.previews, &layer.preview.path) else { return Ok(()) };
+    /// The path of the picture; none where none is wanted.
+    async fn preview(&self, layer: &Presented<'_>) -> Result<Option<String>> {
+        let (Some(previews), Some(to)) = (&self.run.parts.previews, &layer.preview.path) else { return Ok(None) };
         if !layer.is_spatial || self.run.parts.geoservers.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let to = Destination::parse(to)?;
         let channel = self.file.channel.as_deref().unwrap_or_default();
-        let name = PreviewName::new(&previews.slave_name, channel, layer.workspace.as_str(), layer.name.as_str())?;
+        let name = self.run.preview_name(channel, layer.workspace.as_str(), layer.name.as_str())?;
         let picture = self.step(Step::Preview, None, Box::pin(self.picture(layer))).await?;
         let root = if previews.is_shared { to.dir() } else { &previews.root };
         let relative = name.place(root, picture.bytes, picture.extension).await?;
@@ -54,12 +63,14 @@ impl Ctx<'_> {
             });
             self.step(Step::SendPreview, None, send).await?;
         }
-        self.run.emit(Event::PreviewSent { job: self.job, path: relative.display().to_string() });
-        Ok(())
+        let path = relative.display().to_string();
+        self.run.emit(Event::PreviewSent { job: self.job, path: path.clone() });
+        Ok(Some(path))
     }
 
     /// Removes the preview of a layer that is gone from this machine. What was sent to the master is the master's.
     pub(super) async fn remove_preview(&self, workspace: &GeoName, layer: &GeoName) {
+        self.no_preview_is_missing(workspace, layer, None);
         let Some(previews) = &self.run.parts.previews else { return };
         let channel = self.file.channel.as_deref().unwrap_or_default();
         let removed = async {
@@ -85,19 +96,8 @@ impl Ctx<'_> {
             bbox: layer.bbox,
             crs: layer.crs.map(str::to_owned),
         };
-        let _one_of_few = self.run.drawings.acquire().await.map_err(|_| super::stopped())?;
-        let mut failures = Vec::new();
-        for server in &self.run.parts.geoservers {
-            match server.preview(&links, &map).await {
-                Ok(picture) => {
-                    let message = format!("{} bytes from {}", picture.bytes.len(), server.name());
-                    return Ok((picture, StepEnd::Done, Some(message)));
-                }
-                Err(error) => failures.push(error.within(server.name())),
-            }
-        }
-        Err(Error::all(failures)
-            .unwrap_or_else(|| Error::new(ErrorKind::Bug, "there is no GeoServer to draw a preview")))
+        let (picture, message) = self.run.draw(&links, &map).await?;
+        Ok((picture, StepEnd::Done, Some(message)))
     }
 
     /// Notes that the CDN has older maps of a layer, before those change.
@@ -132,9 +132,13 @@ impl super::Run {
         let Some(cdn) = &self.parts.cdn else { return Ok(()) };
         let key = purge_key(workspace, name);
         self.purged.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
-        cdn.client.purge(&cdn.addresses.purge_urls(workspace, name)).await?;
-        self.no_purge_due(key);
-        Ok(())
+        let purged = cdn.client.purge(&cdn.addresses.purge_urls(workspace, name)).await;
+        if let Err(error) = &purged {
+            *self.purge_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.copy());
+        } else {
+            self.no_purge_due(key);
+        }
+        purged
     }
 
     fn no_purge_due(&self, key: String) {
@@ -164,6 +168,14 @@ impl super::Run {
                     break;
                 }
             }
+        }
+        let failure = self.purge_failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let due = self.background.facts.keys(CDN).len();
+        if let Some(error) = failure
+            && due > 0
+        {
+            let layers = if due == 1 { "a layer".to_owned() } else { format!("{due} layers") };
+            self.emit(Event::StaysDue { what: format!("the CDN still has older maps of {layers}"), error });
         }
     }
 }

@@ -85,6 +85,18 @@ impl Journal {
         })
     }
 
+    /// What is noted about `target`, under whatever keys.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`](crate::error::ErrorKind::Io) when the journal cannot be read.
+    pub fn marker_values(&self, target: &str) -> Result<Vec<String>> {
+        self.read(|transaction| {
+            let mut values = transaction.prepare("select value from marker where target = ?1")?;
+            values.query_map([target], |row| row.get(0))?.collect()
+        })
+    }
+
     /// What was noted under `key` about `target`, such as the MD5 of the style that a GeoServer has.
     ///
     /// # Errors

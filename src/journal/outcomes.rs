@@ -157,6 +157,35 @@ impl Journal {
         })
     }
 
+    /// Takes out of a job's message the `note` that its preview is missing, and lets the `steps` for it count as done:
+    /// the picture has come since.
+    ///
+    /// # Errors
+    ///
+    /// As [`Journal::begin_job`].
+    pub fn preview_came(&self, job_file: &str, note: &str, steps: &[&str]) -> Result<()> {
+        self.write(Durability::Kill, |transaction| {
+            let message: Option<Option<String>> = transaction
+                .query_row("select message from job where job_file = ?1", [job_file], |row| row.get(0))
+                .optional()?;
+            let Some(message) = message else { return Ok(()) };
+            let rest = message.map(|message| {
+                let joined = message.replacen(note, "", 1).replace("; ; ", "; ");
+                joined.trim_start_matches("; ").trim_end_matches("; ").to_owned()
+            });
+            let rest = rest.filter(|rest| !rest.is_empty());
+            transaction.execute("update job set message = ?2 where job_file = ?1", params![job_file, rest])?;
+            let mut done = transaction.prepare(
+                "update step set outcome = 'done', message = null \
+                 where job = (select id from job where job_file = ?1) and step = ?2 and outcome = 'failed'",
+            )?;
+            for step in steps {
+                done.execute([job_file, *step])?;
+            }
+            Ok(())
+        })
+    }
+
     fn current_run(&self) -> Option<i64> {
         Some(self.run.load(Ordering::Relaxed)).filter(|&run| run != 0)
     }

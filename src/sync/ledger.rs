@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::reports::Subject;
 use crate::error::{ErrorKind, Result};
-use crate::execute::{Event, JobEnd, Note, StepEnd};
+use crate::execute::{self, Event, JobEnd, Note, StepEnd};
 use crate::job::Action;
 use crate::journal::{JobOutcome, Journal, NewJob, State, StepOutcome, StepRecord};
 use crate::plan::{self, Patience};
@@ -52,7 +52,7 @@ pub(super) fn job_of(event: &Event) -> Option<usize> {
         | Event::Loaded { job, .. }
         | Event::StepEnded { job, .. }
         | Event::JobEnded { job, .. } => Some(*job),
-        Event::Fact { .. } | Event::TargetFailed { .. } => None,
+        Event::Fact { .. } | Event::PreviewCame { .. } | Event::TargetFailed { .. } | Event::StaysDue { .. } => None,
     }
 }
 
@@ -124,6 +124,11 @@ fn write_step(journal: &Journal, job: Option<&Entry>, event: &Event) -> Result<(
             journal.record_step(&job.job.job_file, &record)
         }
         (Event::Fact { target, key, value: Some(value) }, _) => journal.set_marker(target, key, value),
+        (Event::PreviewCame { of, .. }, _) => journal.preview_came(
+            &of.job_file,
+            &of.note,
+            &[execute::Step::Preview.as_str(), execute::Step::SendPreview.as_str()],
+        ),
         (Event::Fact { target, key, value: None }, _) => journal.clear_marker(target, key),
         _ => Ok(()),
     }

@@ -22,7 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::execute::{self, Event, JobEnd, Note};
 use crate::journal::{Journal, RunOutcome, RunSummary};
 use crate::plan::{Patience, Plan};
-use crate::report::Courier;
+use crate::report::{self, Courier};
 use crate::state_repo::{Revision, StateRepo};
 use crate::wire::Meters;
 
@@ -125,17 +125,25 @@ pub struct Summary {
     pub waiting: usize,
     /// Jobs that were done already.
     pub done_before: usize,
-    /// GeoServers and the CDN that could not be told of what changed; among the failed as well.
+    /// GeoServers and the CDN that could not be told of what changed; among the failed or the due as well.
     pub loose_ends: usize,
     /// Jobs that rest until their time has come.
     pub postponed: usize,
     /// The failed jobs with their errors, and GeoServers that could not be told of what changed.
     pub failed: Vec<(String, Error)>,
+    /// What could not be told to others that readers are shown things by, and why; no job fails for it.
+    pub due: Vec<(String, Error)>,
     /// How long the jobs took.
     pub took: Duration,
 }
 
 impl Summary {
+    /// All is done that was to be done.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.failed.is_empty() && self.due.is_empty()
+    }
+
     /// The run was asked to stop before it was finished.
     #[must_use]
     pub fn was_stopped(&self) -> bool {
@@ -156,7 +164,7 @@ impl Summary {
             succeeded: number(self.succeeded),
             failed: number(self.failed.len()),
             unchanged: number(self.done_before),
-            message: None,
+            message: self.due.first().map(|(what, error)| format!("{what}: {}", error.one_line())),
         }
     }
 }
@@ -305,6 +313,15 @@ pub async fn run(
                     Event::TargetFailed { target, error } => {
                         summary.loose_ends += 1;
                         summary.failed.push((target, error));
+                    }
+                    Event::PreviewCame { of, path } if reports => {
+                        let told =
+                            report::preview_came(journal, (&of.kind, &of.action), &of.layer, &of.task_name, &path);
+                        written = written.and(told);
+                    }
+                    Event::StaysDue { what, error } => {
+                        summary.loose_ends += 1;
+                        summary.due.push((what, error));
                     }
                     _ => {}
                 }

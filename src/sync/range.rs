@@ -149,6 +149,11 @@ pub async fn prepare(
         for target in execute::loose_ends(settings) {
             loose_ends |= journal.has_markers(target)?;
         }
+        if !settings.skip.gs {
+            let now = jiff::Timestamp::now();
+            let previews = journal.marker_values(execute::PREVIEWS)?;
+            loose_ends |= previews.iter().any(|value| execute::preview_is_due(value, now));
+        }
     }
     let is_whole = whole && request.from.is_none();
     Ok(Prepared { from, to, plan, moves_cursor, loose_ends, coverage, standing, is_whole })

@@ -110,6 +110,31 @@ async fn a_preview_that_cannot_be_sent_fails_no_layer() {
     world.slave(&["status", &roads.job_file()]).says("the preview is missing");
     assert!(world.geoserver().layer("w", "roads").is_some());
     drop(published);
+    // By itself it is tried again when its time has come, and not before; no job is run for it.
+    let journal = rusqlite::Connection::open(world.clone.join("code/.sync_status/journal.sqlite3")).unwrap();
+    let due = || -> String {
+        journal.query_row("select value from marker where target = 'previews'", [], |row| row.get(0)).unwrap()
+    };
+    let first = due();
+    world.slave(&["sync"]).succeeded();
+    assert_eq!(due(), first);
+    let failed_again = |due: &str, to: &str| {
+        let mut value: serde_json::Value = serde_json::from_str(due).unwrap();
+        value["next_try"] = json!("2020-01-01T00:00:00Z");
+        value["to"] = json!(to);
+        journal.execute("update marker set value = ?1 where target = 'previews'", [value.to_string()]).unwrap();
+        world.slave(&["sync"]).succeeded();
+    };
+    failed_again(&first, &nowhere);
+    assert!(due().contains("\"failures\":2"), "{}", due());
+    let came = world.download().join("came");
+    failed_again(&due(), &world.sshd.location(&came));
+    assert!(came.join("kens-laptop/geoserver/w/roads.png").exists());
+    assert!(!world.slave(&["status", &roads.job_file()]).succeeded().text().contains("preview is missing"));
+    assert_eq!(world.state(&roads.job_file())["attempts"], json!(1));
+    let left: i64 =
+        journal.query_row("select count(*) from marker where target = 'previews'", [], |row| row.get(0)).unwrap();
+    assert_eq!(left, 0);
 
     // By hand it is tried again.
     let remote = world.download().join("previews");

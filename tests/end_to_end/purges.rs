@@ -162,6 +162,10 @@ async fn a_cdn_that_fails_is_purged_by_the_next_run() {
     assert!(record["message"].as_str().unwrap_or_default().contains("refuses the token"), "{record:#}");
     assert_eq!(cdn.purges(), of_roads(), "not once more in the same run");
 
+    // A run by hand says so by its exit status, a hook refuses no pull for it.
+    world.slave(&["sync"]).failed().says("the CDN still has older maps of a layer").says("FASTLY_API_TOKEN");
+    assert_eq!(cdn.purges(), of_roads());
+
     // A run without any job, and the one after it.
     cdn.answers(200);
     clear_requests(&world);
