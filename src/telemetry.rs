@@ -14,7 +14,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, reload};
 
-pub use self::outlet::{flush, write};
+pub use self::outlet::{flush, write, written};
 use crate::error::{Context, ErrorKind, Result};
 
 /// The form of log lines.

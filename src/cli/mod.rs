@@ -101,7 +101,7 @@ impl Session {
         let signals = signals::Signals::default();
         let status = runtime.block_on(async {
             signals.watch(&self.stop)?;
-            match command {
+            let status = match command {
                 Command::Hook { hook, rest } => hook::run(self, *hook, rest).await,
                 Command::Poll(args) => poll::run(self, args).await,
                 Command::Sync(args) => sync::run(self, args).await,
@@ -111,7 +111,9 @@ impl Session {
                 Command::Filter { job_files } => filter::run(self, job_files).await,
                 Command::ImportStatus { dir, dry_run } => import_status::run(self, dir, *dry_run).await,
                 Command::Completions { .. } | Command::Manpage { .. } => Ok(exit::APPLIED),
-            }
+            };
+            telemetry::written(&self.stop).await;
+            status
         });
         // A blocking call that hangs (a dead NFS mount) must not keep the process.
         runtime.shutdown_timeout(std::time::Duration::from_secs(1));

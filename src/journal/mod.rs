@@ -28,6 +28,7 @@
 //! byte-range lock and which so works there too, given a lock service; but a lock held by a client
 //! that lost its network is only freed when the server gives the client up.
 
+mod complaint;
 mod forget;
 mod inspect;
 mod jobs;
@@ -49,10 +50,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::error::{Error, ErrorKind, Result, io_error};
 
+use complaint::{is_busy, is_refusal, read_only_failure, sqlite_error};
 pub use forget::{Forget, Forgotten};
 pub use jobs::{Begun, Deployed, JobOutcome, JobRecord, Known, NewJob, Selection, State, Which};
 pub use lock::{Holder, RunLock, Wait};
@@ -71,7 +74,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// What is known of each job, and what was pushed where.
 ///
 /// Opened once per process. Methods block, for microseconds, or for one flush of the disk where they
-/// are durable (see the [module](self)).
+/// are durable (see the [module](self)), or while another process writes; other tasks of a runtime with several
+/// threads go on meanwhile.
 pub struct Journal {
     path: PathBuf,
     read_only: bool,
@@ -212,7 +216,8 @@ impl Journal {
             return Err(Error::new(ErrorKind::Bug, "the journal was opened for reading only")
                 .subject(self.path.display().to_string()));
         }
-        inner.write(durability, work).map_err(|source| sqlite_error(&self.path, "cannot write to the journal", source))
+        waiting(|| inner.write(durability, work))
+            .map_err(|source| sqlite_error(&self.path, "cannot write to the journal", source))
     }
 }
 
@@ -264,15 +269,26 @@ impl From<Error> for Failure {
 /// Tries `open` until it is no longer told that another process is in the way.
 fn patiently<T>(path: &Path, mut open: impl FnMut() -> Result<T, Failure>) -> Result<T> {
     let started = Instant::now();
-    loop {
-        match open() {
-            Ok(value) => return Ok(value),
-            Err(Failure::Ours(error)) => return Err(error),
-            Err(Failure::Sqlite(source)) if is_busy(&source) && started.elapsed() < BUSY_TIMEOUT => {
-                std::thread::sleep(Duration::from_millis(5));
+    waiting(|| {
+        loop {
+            match open() {
+                Ok(value) => return Ok(value),
+                Err(Failure::Ours(error)) => return Err(error),
+                Err(Failure::Sqlite(source)) if is_busy(&source) && started.elapsed() < BUSY_TIMEOUT => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(Failure::Sqlite(source)) => return Err(sqlite_error(path, "cannot open the journal", source)),
             }
-            Err(Failure::Sqlite(source)) => return Err(sqlite_error(path, "cannot open the journal", source)),
         }
+    })
+}
+
+/// Runs `work`, which may wait for another process or the disk; meanwhile the other tasks of the runtime go on.
+fn waiting<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current() {
+        Ok(runtime) if runtime.runtime_flavor() == RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
+        // Nobody else could go on, or there is nobody else.
+        _ => work(),
     }
 }
 
@@ -297,73 +313,6 @@ fn wal_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push("-wal");
     PathBuf::from(name)
-}
-
-fn is_busy(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
-}
-
-/// SQLite calls it an I/O error when the memory that the processes share finds no room on the disk.
-fn is_full(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
-        || error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
-}
-
-fn is_refusal(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied))
-}
-
-fn read_only_failure() -> rusqlite::Error {
-    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY), None)
-}
-
-/// Tells the operator what SQLite's `source` means for the journal at `path`.
-fn sqlite_error(path: &Path, message: &str, source: rusqlite::Error) -> Error {
-    let dir = path.parent().unwrap_or(path).display();
-    let file = path.display();
-    let (kind, message, hint) = match source.sqlite_error_code() {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => (
-            ErrorKind::Io,
-            "the journal is damaged or is no journal".to_owned(),
-            Some(format!(
-                "move {file}, and {FILE_NAME}-wal and {FILE_NAME}-shm beside it, away and run again: a new journal is \
-                 begun and every job is applied again, which is harmless but takes its time"
-            )),
-        ),
-        _ if is_full(&source) => (
-            ErrorKind::Io,
-            format!("{message}: the disk is full"),
-            Some(format!(
-                "free space on the file system of {dir} (df -h shows it), then run again: finished jobs are not redone"
-            )),
-        ),
-        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => (
-            ErrorKind::Io,
-            message.to_owned(),
-            Some(format!(
-                "give the user that runs borg-slave the right to read and write {dir} and the journal files in it, \
-                 and check that its file system is not mounted read-only"
-            )),
-        ),
-        Some(ErrorCode::SystemIoFailure | ErrorCode::FileLockingProtocolFailed) => (
-            ErrorKind::Io,
-            message.to_owned(),
-            Some(format!(
-                "check the disk of {dir} (dmesg shows its errors); it has to be a local disk, not a network one"
-            )),
-        ),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
-            ErrorKind::Busy,
-            format!("{message}: another process has kept it locked for {} s", BUSY_TIMEOUT.as_secs()),
-            Some(format!("find who has it open with: fuser -v {file}")),
-        ),
-        _ => (ErrorKind::Bug, message.to_owned(), None),
-    };
-    let error = Error::new(kind, message).subject(file.to_string()).source(source);
-    match hint {
-        Some(hint) => error.hint(hint),
-        None => error,
-    }
 }
 
 /// An enum whose values are words in the database and on the screen.
@@ -449,6 +398,18 @@ mod tests {
         assert!(error.hint_text().unwrap().contains("df -h"));
         assert_eq!(journal.cursor().unwrap().as_deref(), Some("before"));
         assert_eq!(journal.marker("target", "key").unwrap(), None);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn who_waits_for_another_process_keeps_no_other_task_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        let other_process = Connection::open(journal.path()).unwrap();
+        other_process.execute_batch("begin immediate").unwrap();
+        let waits = tokio::spawn(async move { journal.set_marker("target", "key", "value") });
+        // It can only be lifted by the one worker that there is.
+        tokio::spawn(async move { other_process.execute_batch("rollback") }).await.unwrap().unwrap();
+        waits.await.unwrap().unwrap();
     }
 
     #[test]

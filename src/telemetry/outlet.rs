@@ -7,7 +7,9 @@ use std::io::Write;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
 
 use super::LogFormat;
 use crate::error::{Context, ErrorKind, Result};
@@ -17,6 +19,12 @@ const WAITING_BYTES: usize = 8 * 1024 * 1024;
 
 /// How long the end of the process waits for what is still to be written.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long a command that has done its work waits for somebody who reads page by page.
+const READER_LIMIT: Duration = Duration::from_secs(30);
+
+/// How often it looks.
+const LOOK: Duration = Duration::from_millis(50);
 
 static OUTLET: OnceLock<Outlet> = OnceLock::new();
 
@@ -119,6 +127,18 @@ pub fn write(text: &[u8]) {
     }
 }
 
+/// Waits until what was written is there: half a minute at most, and not when `stop` is cancelled.
+pub async fn written(stop: &CancellationToken) {
+    let Some(outlet) = OUTLET.get() else { return };
+    let until = Instant::now() + READER_LIMIT;
+    while outlet.load.waiting.load(Ordering::Relaxed) > 0 && Instant::now() < until {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
 /// Waits until what was written is there: two seconds at most, for nobody may read it.
 pub fn flush() {
     if let Some(outlet) = OUTLET.get() {
@@ -130,7 +150,6 @@ pub fn flush() {
 mod tests {
     use super::*;
     use std::io::Read as _;
-    use std::time::Instant;
 
     #[test]
     fn a_pipe_that_nobody_reads_holds_nobody_up_and_what_is_lost_is_counted() {
