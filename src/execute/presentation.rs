@@ -35,7 +35,7 @@ impl Ctx<'_> {
                     self.file.path
                 );
                 // What is wrong with the job's own words is so every time.
-                if !matches!(error.kind(), ErrorKind::Document | ErrorKind::Stopped) {
+                if error.kind() != ErrorKind::Document {
                     self.preview_is_missing(layer, &note);
                 }
                 notes.push(note);

@@ -130,7 +130,8 @@ impl Run {
             return;
         }
         let now = Timestamp::now();
-        let mut away: Vec<String> = Vec::new();
+        // Where one of them has waited for nothing, that is enough.
+        let (mut no_geoserver, mut away) = (false, Vec::new());
         for key in self.background.facts.keys(PREVIEWS) {
             if self.stop.is_cancelled() {
                 return;
@@ -143,12 +144,24 @@ impl Run {
             if !due.is_time(now) {
                 continue;
             }
-            if away.contains(&due.to) {
-                // One of them has waited for that machine; that is enough.
+            if no_geoserver || away.contains(&due.to) {
                 self.keep_due(&key, Some(&due.failed(now)));
                 continue;
             }
-            match self.make_preview(&due).await {
+            let shown = match self.draw_what_is_due(&due).await {
+                Ok(picture) => {
+                    let shown = self.show_what_is_due(&due, picture).await;
+                    if shown.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unreachable) {
+                        away.push(due.to.clone());
+                    }
+                    shown
+                }
+                Err(error) => {
+                    no_geoserver |= error.kind() == ErrorKind::Unreachable;
+                    Err(error)
+                }
+            };
+            match shown {
                 Ok(path) => {
                     tracing::info!("the preview of {} is there now", due.of.task_name);
                     self.emit(Event::PreviewCame { of: due.of, path });
@@ -162,16 +175,13 @@ impl Run {
                 Err(error) => {
                     let layer = &due.of.task_name;
                     tracing::debug!(error = error.one_line(), "the preview of {layer} is still missing");
-                    if error.kind() == ErrorKind::Unreachable {
-                        away.push(due.to.clone());
-                    }
                     self.keep_due(&key, Some(&due.failed(now)));
                 }
             }
         }
     }
 
-    async fn make_preview(&self, due: &Due) -> Result<String> {
+    async fn draw_what_is_due(&self, due: &Due) -> Result<Picture> {
         let (workspace, layer) = (GeoName::workspace(&*due.workspace)?, GeoName::new("name", &*due.name)?);
         let links = due.links.iter().map(|(protocol, link, height)| MapLink {
             protocol: protocol.clone(),
@@ -179,14 +189,14 @@ impl Run {
             height: *height,
         });
         let map = MapRequest { workspace, layer, bbox: due.bbox, crs: due.crs.clone() };
-        let (picture, _) = self.draw(&links.collect::<Vec<_>>(), &map).await?;
-        let name = self.preview_name(&due.channel, &due.workspace, &due.name)?;
-        self.show(picture, &name, &Destination::parse(&due.to)?).await
+        Ok(self.draw(&links.collect::<Vec<_>>(), &map).await?.0)
     }
 
     /// Keeps a picture and sends it; answers its path below the master's directory.
-    async fn show(&self, picture: Picture, name: &PreviewName, to: &Destination) -> Result<String> {
+    async fn show_what_is_due(&self, due: &Due, picture: Picture) -> Result<String> {
         let Some(previews) = &self.parts.previews else { return Err(none()) };
+        let name = self.preview_name(&due.channel, &due.workspace, &due.name)?;
+        let to = &Destination::parse(&due.to)?;
         let root = if previews.is_shared { to.dir() } else { &previews.root };
         let relative = name.place(root, picture.bytes, picture.extension).await?;
         if !previews.is_shared {
