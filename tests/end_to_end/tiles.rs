@@ -156,7 +156,7 @@ async fn emptied_means_that_it_is_done_and_expiry_and_grids_are_as_told() {
     world.publish(&Layer::new("w", "secret").auth_level(2)).await;
     world.commit("a layer that is not taken");
     world.pull().succeeded();
-    let gone = json!({"file": world.sshd.location(&world.download().join("gone.json")), "md5": "0123"});
+    let gone = json!({"file": world.sshd.location(world.download().join("gone.json")), "md5": "0123"});
     for name in ["roads", "secret"] {
         let document = json!({"action": "empty_gwc", "meta": gone});
         world.master.write(format!("geoserver/layers/w.{name}.empty_gwc.json"), document.to_string());
