@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use borg_slave::report;
 use borg_slave::state_repo::Vcs;
 use serde_json::{Value, json};
 
@@ -90,6 +91,18 @@ async fn a_layer_is_told_from_its_publication_to_its_end() {
     );
     let meta = task(&monitor, "feature", "w:roads", "meta").await;
     assert_eq!((&meta["sync_succeed"], &meta["preview_file"]), (&json!(true), &json!("o'slave/geoserver/w/roads.png")));
+
+    // A picture that comes later goes to the row of its job alone.
+    let journal = borg_slave::journal::Journal::open(&world.clone.join("code/.sync_status")).unwrap();
+    report::preview_came(&journal, ("feature", "publish"), "roads", "w:roads", "later.png").unwrap();
+    world.slave(&["report", "--flush"]).succeeded();
+    let row = publication(&monitor, "roads").await;
+    assert_eq!((&row["preview_file"], &row["deploied_job_id"]), (&json!("later.png"), &json!(3)));
+    assert_eq!(task(&monitor, "feature", "w:roads", "meta").await, meta);
+    report::preview_came(&journal, ("feature", "meta"), "roads", "w:roads", "latest.png").unwrap();
+    world.slave(&["report", "--flush"]).succeeded();
+    assert_eq!(publication(&monitor, "roads").await, row);
+    assert_eq!(task(&monitor, "feature", "w:roads", "meta").await["preview_file"], json!("latest.png"));
 
     let everything = monitor.everything().await.join("\n");
     for secret in [PASSWORD, "geoserver/rest", "\"admin\""] {
