@@ -1,14 +1,16 @@
-//! Places in layer groups that layers have left for a moment: on record, until the layers are back in them.
+//! Places in layer groups that layers have left for a moment, and access rules that went with them: on record,
+//! until the layers have both back.
 
 use super::Ctx;
 use crate::error::Result;
 use crate::geoserver::{GeoServer, Place, Places};
 use crate::name::GeoName;
 
-/// The places of one layer in the groups of one GeoServer, as the journal keeps them.
+/// The places of one layer in the groups of one GeoServer, and its access rules, as the journal keeps them.
 pub(super) struct KeptPlaces<'a> {
     ctx: &'a Ctx<'a>,
     target: String,
+    rules_target: String,
     layer: String,
 }
 
@@ -28,6 +30,17 @@ impl Places for KeptPlaces<'_> {
         }
         Ok(())
     }
+
+    fn kept_rules(&self) -> Option<String> {
+        // Else the master says which rules there are to be, and may have changed them meanwhile.
+        let nobody_else_knows = matches!(self.ctx.run.rules, Ok(None));
+        let kept = self.ctx.run.background.facts.get(&self.rules_target, &self.layer);
+        kept.filter(|_| nobody_else_knows)
+    }
+
+    async fn keep_rules(&self, rules: String) -> Result<()> {
+        self.ctx.note(&self.rules_target, &self.layer, rules).await
+    }
 }
 
 impl KeptPlaces<'_> {
@@ -37,8 +50,9 @@ impl KeptPlaces<'_> {
         keys.filter(|key| key.split_once('/').is_some_and(|(layer, _)| layer == self.layer)).collect()
     }
 
-    /// The layer is back in its places, or gone for good. Tells whether there were any.
+    /// The layer has its places and rules back, or is gone for good. Tells whether there were any places.
     pub(super) async fn forget(&self) -> Result<bool> {
+        self.ctx.forget_of(&self.rules_target, &self.layer).await?;
         let keys = self.keys();
         for key in &keys {
             self.ctx.forget_of(&self.target, key).await?;
@@ -49,7 +63,12 @@ impl KeptPlaces<'_> {
 
 impl<'a> Ctx<'a> {
     pub(super) fn places(&'a self, server: &GeoServer, workspace: &GeoName, layer: &GeoName) -> KeptPlaces<'a> {
-        KeptPlaces { ctx: self, target: target(server), layer: format!("{workspace}:{layer}") }
+        KeptPlaces {
+            ctx: self,
+            target: target(server),
+            rules_target: format!("rules on {}", server.name()),
+            layer: format!("{workspace}:{layer}"),
+        }
     }
 
     /// Forgets the places in a group that is published as its document says, before it is: layers that have

@@ -1,7 +1,7 @@
-//! Places in layer groups, of layers that are deleted and made again.
+//! What layers lose that are deleted and made again: their places in layer groups, and their access rules.
 //!
-//! GeoServer deletes no layer that is in a group. So it is taken out of its groups before, and who is killed in
-//! between has to find its places again.
+//! GeoServer deletes no layer that is in a group, so that it is taken out of its groups before; and it drops the
+//! rules of a layer with the layer. Who is killed in between has to find both again.
 
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ pub struct Place {
     pub members: String,
 }
 
-/// Where the places of one layer are kept until it is back in them.
+/// Where the places of one layer, and its access rules, are kept until it has them back.
 pub trait Places: Sync {
     /// Those that are kept. Asked for while nobody else writes to this GeoServer.
     fn kept(&self) -> Vec<Place>;
@@ -32,6 +32,16 @@ pub trait Places: Sync {
     ///
     /// When they cannot be kept; the layer then stays where it is.
     fn keep(&self, places: Vec<Place>) -> impl Future<Output = Result<()>> + Send;
+
+    /// The access rules that are kept, where nobody else knows which there are to be.
+    fn kept_rules(&self) -> Option<String>;
+
+    /// Keeps these, as a file of access rules has them; they are on record when this returns.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be kept; the layer then stays as it is.
+    fn keep_rules(&self, rules: String) -> impl Future<Output = Result<()>> + Send;
 }
 
 impl Place {

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::GeoName;
 
+use super::access_rules::AccessRules;
 use super::answer::Answer;
 use super::client::{GeoServer, Writer, path};
 use super::fields::{has_boxes, insert_boxes, keywords, keywords_value, plain, title};
@@ -67,8 +68,8 @@ impl GeoServer {
     /// access rules and its tile layer. A layer that GeoServer cannot change (because the upstream has
     /// renamed it meanwhile, or has styles without a legend) is deleted and made again at once: it keeps
     /// its access rules and its places in layer groups, but its tile layer is a new one; this counts as
-    /// created. `places` keeps those places meanwhile, and what is in there from an earlier call, which was
-    /// killed or failed, is made good by this one. What was told before and is not any more (boxes, keywords, reference system) stays as
+    /// created. `places` keeps those rules and places meanwhile, and what is in there from an earlier call, which
+    /// was killed or failed, is made good by this one. What was told before and is not any more (boxes, keywords, reference system) stays as
     /// it is.
     ///
     /// # Errors
@@ -78,6 +79,10 @@ impl GeoServer {
     /// request.
     pub async fn publish_wms_layer(&self, wanted: &WmsLayer, places: &impl Places) -> Result<Change> {
         let mut writer = self.writer().await;
+        if let Some(rules) = places.kept_rules() {
+            let rules = AccessRules::parse(&rules)?;
+            writer.ensure_rules_of_layer(wanted.workspace.as_str(), wanted.name.as_str(), &rules).await?;
+        }
         let change = writer.publish_wms_layer(wanted, places).await?;
         let back = writer.put_back_into_groups(&wanted.workspace, &wanted.name, &places.kept()).await?;
         Ok(if change == Change::Unchanged { back } else { change })
@@ -232,6 +237,9 @@ impl Writer<'_> {
             )
             .subject(format!("{} {label}", self.server.name()))
             .hint("give the layer a name without a dot on the master, or restrict its workspace instead of the layer"));
+        }
+        if rules.count() > 0 {
+            places.keep_rules(rules.properties(None)).await?;
         }
         self.lift_out_of_groups(workspace, name, |taken| places.keep(taken)).await?;
         let doing = format!("remove the WMS layer {label}, which GeoServer cannot change");

@@ -38,17 +38,29 @@ pub(super) fn wms_layer(t: &Target, store: &str, name: &str) -> WmsLayer {
     }
 }
 
-/// Places as somebody keeps them who forgets them with the layer's publication.
+/// Places and rules as somebody keeps them who forgets them with the layer's publication.
 #[derive(Default)]
-pub(super) struct Kept(Mutex<Vec<Place>>);
+pub(super) struct Kept {
+    places: Mutex<Vec<Place>>,
+    rules: Mutex<Option<String>>,
+}
 
 impl Places for Kept {
     fn kept(&self) -> Vec<Place> {
-        self.0.lock().unwrap().clone()
+        self.places.lock().unwrap().clone()
     }
 
     async fn keep(&self, places: Vec<Place>) -> Result<()> {
-        self.0.lock().unwrap().extend(places);
+        self.places.lock().unwrap().extend(places);
+        Ok(())
+    }
+
+    fn kept_rules(&self) -> Option<String> {
+        self.rules.lock().unwrap().clone()
+    }
+
+    async fn keep_rules(&self, rules: String) -> Result<()> {
+        *self.rules.lock().unwrap() = Some(rules);
         Ok(())
     }
 }
@@ -345,7 +357,7 @@ async fn a_layer_with_styles_without_a_legend_is_made_anew_and_not_lost() {
 }
 
 #[tokio::test]
-async fn a_layer_that_is_made_anew_comes_back_to_its_groups_after_a_kill() {
+async fn a_layer_that_is_made_anew_has_its_groups_and_rules_back_after_a_kill() {
     let (t, upstream) = cascade("wmskill", &["other"]).await;
     upstream.add_layer(UpstreamLayer { name: "roads".into(), styled: true, legend: false });
     let mut layer = wms_layer(&t, "up", "roads");
@@ -353,6 +365,7 @@ async fn a_layer_that_is_made_anew_comes_back_to_its_groups_after_a_kill() {
     publish(&t, &wms_layer(&t, "up", "other")).await;
     group(&t, "first", &["roads", "other"]).await;
     group(&t, "last", &["other", "roads"]).await;
+    let rule = restrict(&t, "roads").await;
     let kept = Arc::new(Kept::default());
     for (title, moment) in [("new", "first"), ("newer", "last"), ("newest", "the layer")] {
         layer.title = title.into();
@@ -380,6 +393,8 @@ async fn a_layer_that_is_made_anew_comes_back_to_its_groups_after_a_kill() {
         assert_eq!(shown(&t, "roads").await["title"], title);
         assert_eq!(members(&t, "first").await, ["roads", "other"], "{title}");
         assert_eq!(members(&t, "last").await, ["other", "roads"], "{title}");
-        kept.0.lock().unwrap().clear();
+        assert!(is_restricted(&t, &rule).await, "{title}");
+        kept.places.lock().unwrap().clear();
+        kept.rules.lock().unwrap().take();
     }
 }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::kills::{Chance, recover};
 use super::processes::{self, Running};
 use super::{number_from_env, report, snapshot};
+use crate::support::upstream::{UpstreamLayer, UpstreamWms};
 use crate::support::world::{Layer, World, outcome};
 
 /// How often a pull is killed; `BORG_TEST_KILLS` says otherwise.
@@ -162,4 +163,36 @@ async fn a_pass_of_all_kinds_survives_kills() {
         panic!("seed {seed}, {kills} kills\n{log:#?}\n{differing:#?}\n{wild}");
     }
     report(&format!("{kills} kills in {round} rounds, seed {seed}"));
+}
+
+/// GeoServer drops a layer's access rules with the layer, and nobody but it knew those that were made by hand.
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_made_by_hand_survive_a_kill_while_their_layer_is_made_anew() {
+    let world = World::start(Vcs::Hg).await;
+    world.set("SKIP_RULES", "true");
+    let upstream = UpstreamWms::start(&[]).await;
+    // GeoServer cannot change a layer of such a style.
+    upstream.add_layer(UpstreamLayer { name: "photo".into(), styled: true, legend: false });
+    world.publish_wms_store_of("w", "cascade", &upstream.url());
+    world.publish_wms_layer("w", "cascade", "photo", "photo", &json!({}));
+    world.commit("cascade");
+    world.pull().succeeded();
+    world.rest().add_rule("w.photo.r", "ROLE_STAFF").await;
+
+    world.publish_wms_layer("w", "cascade", "photo", "photo", &json!({"title": "Anew"}));
+    world.commit("another title");
+    world.geoserver().delay(Duration::from_millis(300));
+    let mut pull = Running::start(world.pull_command());
+    while world.geoserver().layer("w", "photo").is_some() {
+        assert!(pull.ends_within(Duration::from_millis(2)).is_none(), "{}", pull.stderr());
+    }
+    for pid in pull.slaves() {
+        processes::kill(pid, Signal::KILL);
+    }
+    pull.end(Duration::from_secs(60)).failed();
+    world.geoserver().delay(Duration::ZERO);
+    recover(&world);
+    world.pull().succeeded();
+    assert_eq!(world.geoserver().layer("w", "photo").unwrap().title, "Anew");
+    assert_eq!(world.rest().rules().await["w.photo.r"], "ROLE_STAFF");
 }

@@ -150,6 +150,14 @@ impl Rest {
         rules.as_object().unwrap().iter().map(|(rule, roles)| (rule.clone(), sorted(roles))).collect()
     }
 
+    /// Adds an access rule, as an administrator does.
+    pub(crate) async fn add_rule(&self, rule: &str, roles: &str) {
+        let url = format!("{}/rest/security/acl/layers.json", self.url);
+        let request = self.http.post(url).basic_auth(&self.username, Some(&self.password));
+        let answer = request.json(&serde_json::json!({ rule: roles })).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{rule}");
+    }
+
     /// Takes a workspace away with all it holds.
     pub(crate) async fn drop_workspace(&self, workspace: &str) {
         let _ = self.send(Method::DELETE, &format!("{}?recurse=true", path(&["workspaces", workspace]))).await;

@@ -234,7 +234,7 @@ impl AccessRules {
     }
 
     /// The whole file, in ASCII, always the same for the same rules; `sandbox` is the server's own setting.
-    pub(super) fn properties(&self, sandbox: Option<&str>) -> String {
+    pub(in crate::geoserver) fn properties(&self, sandbox: Option<&str>) -> String {
         let mut text = format!("mode={}\n", self.mode());
         if let Some(directory) = sandbox {
             text.push_str(&format!("{}={}\n", parse::SANDBOX, properties::escaped_value(directory)));
