@@ -8,6 +8,7 @@ use super::removals::Obstacle;
 use super::tables::{Loading, Voice};
 use super::{Ctx, Event, JobEnd, Step, StepEnd, Stepped, succeeded};
 use crate::error::{Error, ErrorKind, Result};
+use crate::geoserver::Source;
 use crate::job::{self, Action, FeatureJob, FeatureRemoval, FileRef, StyleRef};
 use crate::name::{GeoName, PgIdent};
 use crate::postgres::{Archive, Database, ForeignKey, Swapped, Table};
@@ -304,8 +305,15 @@ impl Ctx<'_> {
         let store = self.store_of_workspace(&job.workspace)?;
         let layer = (&job.workspace, &store, &job.name);
         self.note_purge(&job.workspace, &job.name).await?;
+        let source = self.run.parts.choices.store_connection.get("database");
+        let source = source.map(|database| Source { database, schema: job.database.schema.as_str() });
         // The table stays as long as a GeoServer may still read it.
-        self.on_each(&servers, |server| self.remove_from(server, layer, &job.styles)).await?;
+        self.on_each(&servers, |server| {
+            // A live layer may have taken the name since.
+            let in_store = self.recall(server, &Self::fact_key("in store", &job.workspace, &job.name));
+            self.remove_from(server, layer, source.filter(|_| in_store.is_none()), &job.styles)
+        })
+        .await?;
         let mut notes = Vec::new();
         self.note_left_out(true, true, &mut notes);
         self.purge(&job.workspace, &job.name, &mut notes).await;

@@ -92,7 +92,7 @@ impl Ctx<'_> {
                 JobKind::LiveLayer => {
                     let Some(store) = self.live_store_of(server, job).await? else { return Ok(()) };
                     let layer = (&job.workspace, &store, &job.name);
-                    self.remove_from(server, layer, &job.styles).await
+                    self.remove_from(server, layer, None, &job.styles).await
                 }
                 _ => self.remove_one(server, job).await,
             }

@@ -196,7 +196,11 @@ impl GeoServer {
 
 impl Writer<'_> {
     /// The names of a store's feature types.
-    async fn feature_types(&mut self, workspace: &GeoName, store: &GeoName) -> Result<&mut BTreeSet<String>> {
+    pub(super) async fn feature_types(
+        &mut self,
+        workspace: &GeoName,
+        store: &GeoName,
+    ) -> Result<&mut BTreeSet<String>> {
         let key = (workspace.clone(), store.clone());
         if !self.catalog.feature_types.contains_key(&key) {
             let list = path(&["workspaces", workspace.as_str(), "datastores", store.as_str(), "featuretypes"], "json");

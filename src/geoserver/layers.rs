@@ -32,6 +32,15 @@ impl AssignedStyles {
     }
 }
 
+/// What a data store reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Source<'a> {
+    /// The database.
+    pub database: &'a str,
+    /// The schema in it.
+    pub schema: &'a str,
+}
+
 impl GeoServer {
     /// Whether a layer is in the catalog.
     ///
@@ -99,6 +108,9 @@ impl GeoServer {
     /// takes the last layer from; so that is an error here, which names the groups. A style that
     /// something else uses stays; it is given back with what GeoServer says.
     ///
+    /// A layer of that name that the told store does not have is removed from another one of the workspace, if
+    /// that reads `source`: the store had another name when the layer was published.
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::GeoServer`] when GeoServer refuses or a layer group would be left empty;
@@ -108,9 +120,10 @@ impl GeoServer {
         workspace: &GeoName,
         store: &GeoName,
         layer: &GeoName,
+        source: Option<Source<'_>>,
         private_styles: &[String],
     ) -> Result<(Change, Vec<KeptStyle>)> {
-        self.writer().await.remove_layer(workspace, store, layer, private_styles).await
+        self.writer().await.remove_layer(workspace, store, layer, source, private_styles).await
     }
 }
 
@@ -143,8 +156,22 @@ impl Writer<'_> {
         workspace: &GeoName,
         store: &GeoName,
         layer: &GeoName,
+        source: Option<Source<'_>>,
         private_styles: &[String],
     ) -> Result<(Change, Vec<KeptStyle>)> {
+        let mut change = self.remove_layer_of(workspace, store, layer).await?;
+        if change == Change::Unchanged
+            && let Some(source) = source
+            && let Some(other) = self.other_store_with(workspace, store, layer, source).await?
+        {
+            tracing::info!(layer = %format!("{workspace}:{layer}"), store = %other, "the layer to be removed is in another store");
+            change = self.remove_layer_of(workspace, &other, layer).await?;
+        }
+        let (removed, kept) = self.remove_styles(workspace, private_styles.iter()).await?;
+        Ok((change.max(removed), kept))
+    }
+
+    async fn remove_layer_of(&mut self, workspace: &GeoName, store: &GeoName, layer: &GeoName) -> Result<Change> {
         self.catalog.layers.remove(&(workspace.clone(), layer.clone()));
         if let Some(names) = self.catalog.feature_types.get_mut(&(workspace.clone(), store.clone())) {
             names.remove(layer.as_str());
@@ -155,9 +182,24 @@ impl Writer<'_> {
         if let (Err(_), Some(address)) = (&removed, closed) {
             self.open_type(&address).await;
         }
-        let change = removed?;
-        let (removed, kept) = self.remove_styles(workspace, private_styles.iter()).await?;
-        Ok((change.max(removed), kept))
+        removed
+    }
+
+    /// The store of the workspace, other than the told one, that has a layer and reads `source`.
+    async fn other_store_with(
+        &mut self,
+        workspace: &GeoName,
+        store: &GeoName,
+        layer: &GeoName,
+        source: Source<'_>,
+    ) -> Result<Option<GeoName>> {
+        for other in self.data_stores(workspace).await? {
+            if other == *store || !self.feature_types(workspace, &other).await?.contains(layer.as_str()) {
+                continue;
+            }
+            return Ok(self.reads(workspace, &other, source).await?.then_some(other));
+        }
+        Ok(None)
     }
 
     /// Deletes the type and its layer, out of its groups if need be.

@@ -48,6 +48,7 @@ pub use client::{Endpoint, Exchange, ExchangeFn, GeoServer, RequestCount};
 pub use feature_types::{Boxes, FeatureType, Freshness, ProjectionPolicy, SqlView, ViewGeometry};
 pub use grid_sets::GridSets;
 pub use layer_groups::{LayerGroup, Member};
+pub use layers::Source;
 pub use maps::{MapLink, MapRequest, Picture};
 pub use places::{Place, Places};
 pub use removal::StoreKind;

@@ -12,6 +12,7 @@ use crate::name::GeoName;
 use super::Change;
 use super::client::{GeoServer, Writer, path};
 use super::json;
+use super::layers::Source;
 use super::secrets;
 
 /// The key under which GeoServer keeps a store's password.
@@ -110,6 +111,25 @@ impl GeoServer {
 }
 
 impl Writer<'_> {
+    /// The data stores of a workspace.
+    pub(super) async fn data_stores(&mut self, workspace: &GeoName) -> Result<Vec<GeoName>> {
+        let list = path(&["workspaces", workspace.as_str(), "datastores"], "json");
+        let doing = format!("list the stores of the workspace {workspace}");
+        let document = self.server.find(&list, &doing).await?.unwrap_or_default();
+        let names = json::names(&document["dataStores"]["dataStore"]);
+        Ok(names.filter_map(|name| GeoName::new("store", name).ok()).collect())
+    }
+
+    /// Whether a data store reads `source`.
+    pub(super) async fn reads(&mut self, workspace: &GeoName, store: &GeoName, source: Source<'_>) -> Result<bool> {
+        let item = path(&["workspaces", workspace.as_str(), "datastores", store.as_str()], "json");
+        let doing = format!("read the store {workspace}:{store}");
+        let document = self.server.find(&format!("{item}?quietOnNotFound=true"), &doing).await?.unwrap_or_default();
+        let shown = parameters(&document["dataStore"]);
+        let is = |key: &str, value: &str| shown.get(key).is_some_and(|shown| shown == value);
+        Ok(is("database", source.database) && is("schema", source.schema))
+    }
+
     async fn ensure_store(&mut self, store: &PostgisStore, last_pushed: Option<&str>) -> Result<(Change, String)> {
         let key = (store.workspace.clone(), store.name.clone());
         let mut parameters = store.parameters.clone();
@@ -195,10 +215,7 @@ impl Wanted<'_> {
     /// Whether what GeoServer shows is not what is wanted. Parameters that GeoServer has beyond the
     /// wanted ones do not count: saving a store in the web interface adds every default.
     fn differs(&self, current: &Value) -> bool {
-        let shown: BTreeMap<&str, String> = json::many(&current["connectionParameters"]["entry"])
-            .iter()
-            .filter_map(|entry| Some((entry["@key"].as_str()?, json::text(entry))))
-            .collect();
+        let shown = parameters(current);
         current["enabled"] == false
             || json::text(&current["type"]) != "PostGIS"
             || json::text(&current["description"]) != self.store.description.as_deref().unwrap_or("")
@@ -210,6 +227,12 @@ impl Wanted<'_> {
         let secret = self.password.as_ref().map_or("", |password| password.expose_secret());
         secrets::fingerprint(&format!("store:{secret}"), &json!([self.store.description, self.parameters]))
     }
+}
+
+/// The connection parameters that GeoServer shows of a store.
+fn parameters(store: &Value) -> BTreeMap<&str, String> {
+    let entries = json::many(&store["connectionParameters"]["entry"]).iter();
+    entries.filter_map(|entry| Some((entry["@key"].as_str()?, json::text(entry)))).collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! What is fetched for jobs of any kind goes when they are done; what is the master's own stays.
+//! What is fetched for jobs of any kind goes when they are done; what is the master's own stays. What was published
+//! under other settings goes too.
 
 use borg_slave::state_repo::Vcs;
 
@@ -75,4 +76,27 @@ async fn a_style_that_something_else_uses_is_told_and_goes_when_it_is_free() {
     world.commit("another title");
     world.pull().succeeded();
     assert_eq!(world.rest().styles("w").await, ["roads", "tracks"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_goes_from_the_store_that_it_is_in() {
+    let world = World::any(Vcs::Hg).await;
+    let (w, rest) = (world.workspace("renamed"), world.rest());
+    let (roads, tracks) = (Layer::new(&w, "roads").style("night", "#000080"), Layer::new(&w, "tracks"));
+    world.publish(&roads).await;
+    world.publish(&tracks).await;
+    world.commit("two layers");
+    world.pull().succeeded();
+    // Only the second is published again.
+    world.set("GEOSERVER_DATASTORE_NAMESPACE", "{}_store");
+    world.publish(&tracks.clone().rows(20)).await;
+    world.remove(&roads);
+    world.commit("one goes");
+    world.pull().succeeded();
+    assert_eq!(rest.layers(&w).await, ["tracks"]);
+    assert_eq!(rest.styles(&w).await, ["tracks"]);
+    assert_eq!(rest.stores(&w).await, [format!("{w}_ds"), format!("{w}_store")]);
+    let left = relations(&world, &[&w]).await;
+    assert!(left.keys().all(|relation| relation.contains("tracks")), "{left:#?}");
+    rest.drop_workspace(&w).await;
 }

@@ -251,7 +251,7 @@ async fn rules_that_go_with_a_layer_are_back_before_the_layer() {
     let roads = geo("roads");
     let strangers = Strangers::start(t, "roads");
     for _ in 0..3 {
-        t.server.remove_layer(&t.workspace, &t.store, &roads, &[]).await.unwrap();
+        t.server.remove_layer(&t.workspace, &t.store, &roads, None, &[]).await.unwrap();
         assert!(r.shown().await[r.key("roads.r")].is_null(), "GeoServer drops the rules of a layer");
         let before = t.server.requests();
         assert_eq!(t.server.ensure_rules_of_layer(&t.workspace, &roads, &wanted).await.unwrap(), Change::Created);

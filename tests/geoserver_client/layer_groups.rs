@@ -181,7 +181,7 @@ async fn missing_and_foreign_members_are_named_and_nothing_is_made() {
     other.publish_feature_type(&t.lines_type("c"), SAME).await.unwrap();
     other.publish_layer_group(&group(&t, "h", &[layer(&t, "c")])).await.unwrap();
     assert_eq!(t.server.existing_members(&[layer(&t, "c"), nested(&t, "h")]).await.unwrap(), [true, true]);
-    t.server.remove_layer(&t.workspace, &t.store, &geo("b"), &[]).await.unwrap();
+    t.server.remove_layer(&t.workspace, &t.store, &geo("b"), None, &[]).await.unwrap();
     assert_eq!(t.server.existing_members(&[layer(&t, "b")]).await.unwrap(), [false]);
     // However many are missing, the lists are read once more.
     let missing: Vec<Member> =
@@ -256,7 +256,7 @@ async fn groups_are_read_once_however_many_layers_go() {
         );
     }
     t.server.forget().await;
-    let remove = async |name: &str| t.server.remove_layer(&t.workspace, &t.store, &geo(name), &[]).await;
+    let remove = async |name: &str| t.server.remove_layer(&t.workspace, &t.store, &geo(name), None, &[]).await;
     let before = t.server.requests();
     assert_eq!(remove("a").await.unwrap().0, Change::Updated);
     assert!(t.server.requests().since(before).reads >= 14);

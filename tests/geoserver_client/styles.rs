@@ -1,7 +1,7 @@
 //! Styles and removal of layers.
 
 use borg_slave::error::ErrorKind;
-use borg_slave::geoserver::{Change, LayerStyles, MapRequest, Style};
+use borg_slave::geoserver::{Change, LayerStyles, MapRequest, Source, Style};
 use serde_json::Value;
 use serde_json::json;
 
@@ -141,7 +141,8 @@ async fn a_removed_layer_leaves_nothing_and_takes_no_group_with_it() {
         t.server.publish_feature_type(&t.lines_type(name), SAME).await.unwrap();
         t.style(&t.styles(name, vec![style(name)])).await;
     }
-    let remove = async |name: &str| t.server.remove_layer(&t.workspace, &t.store, &geo(name), &[name.to_owned()]).await;
+    let remove =
+        async |name: &str| t.server.remove_layer(&t.workspace, &t.store, &geo(name), None, &[name.to_owned()]).await;
     assert_eq!(remove("roads.night").await.unwrap().0, Change::Updated);
     assert_eq!(remove("roads.night").await.unwrap().0, Change::Unchanged);
     assert!(t.server.layer_exists(&t.workspace, &geo("roads")).await.unwrap(), "its neighbour stays");
@@ -162,4 +163,25 @@ async fn a_removed_layer_leaves_nothing_and_takes_no_group_with_it() {
     let error = remove("rail").await.unwrap_err();
     assert!(error.message().contains("both, only"), "{}", error.paragraph());
     assert!(t.server.layer_exists(&t.workspace, &geo("rail")).await.unwrap());
+
+    // The store is called otherwise by now; another one may have a layer of that name, of other data.
+    for group in ["both", "only"] {
+        assert_eq!(t.raw("DELETE", &format!("workspaces/{{w}}/layergroups/{group}.json"), None).await.0, 200);
+    }
+    let (renamed, database) = (geo("renamed"), t.database.get_dbname().unwrap());
+    let here = Source { database, schema: t.workspace.as_str() };
+    let elsewhere = [Source { database: "elsewhere", ..here }, Source { schema: "elsewhere", ..here }];
+    for (source, change) in [None, Some(elsewhere[0]), Some(elsewhere[1]), Some(here), Some(here)].into_iter().zip([
+        Change::Unchanged,
+        Change::Unchanged,
+        Change::Unchanged,
+        Change::Updated,
+        Change::Unchanged,
+    ]) {
+        t.server.forget().await;
+        let removed = t.server.remove_layer(&t.workspace, &renamed, &geo("rail"), source, &[]).await.unwrap();
+        assert_eq!(removed.0, change, "{source:?}");
+        let is_there = t.server.layer_exists(&t.workspace, &geo("rail")).await.unwrap();
+        assert_eq!(is_there, source != Some(here), "{source:?}");
+    }
 }

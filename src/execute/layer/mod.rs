@@ -14,7 +14,7 @@ pub(super) use self::tiles::Tiled;
 use super::presentation::Presented;
 use super::{Ctx, Step, StepEnd};
 use crate::error::{Error, ErrorKind, Result};
-use crate::geoserver::{Boxes, Change, Freshness, GeoServer, PostgisStore};
+use crate::geoserver::{Boxes, Change, Freshness, GeoServer, PostgisStore, Source};
 use crate::job::{Description, GeoserverSetting, Preview, ServiceType, Spatial, StyleRef};
 use crate::name::{GeoName, PgIdent};
 use crate::postgres::Table;
@@ -236,11 +236,13 @@ impl Ctx<'_> {
         join_all(tell).await;
     }
 
-    /// Takes a layer, its feature type and its own styles from one GeoServer.
+    /// Takes a layer, its feature type and its own styles from one GeoServer; with a `source` also from another
+    /// store that reads it.
     pub(super) async fn remove_from(
         &self,
         server: &GeoServer,
         (workspace, store, layer): (&GeoName, &GeoName, &GeoName),
+        source: Option<Source<'_>>,
         styles: &[GeoName],
     ) -> Result<()> {
         let owned_key = Self::fact_key("styles", workspace, layer);
@@ -264,7 +266,7 @@ impl Ctx<'_> {
             Some(server.name()),
             Box::pin(async {
                 self.note_groups_to_leave(server, workspace, layer).await?;
-                let (change, kept) = server.remove_layer(workspace, store, layer, &styles).await?;
+                let (change, kept) = server.remove_layer(workspace, store, layer, source, &styles).await?;
                 let message = styles::that_stay(workspace, &kept);
                 Ok((kept, step_end(change), message))
             }),
