@@ -21,6 +21,11 @@ pub(super) struct AssignedStyles {
 }
 
 impl AssignedStyles {
+    /// All styles, the default first.
+    pub(super) fn names(&self) -> impl Iterator<Item = &String> {
+        self.default.iter().chain(&self.alternates)
+    }
+
     fn are_those_of(&self, state: &LayerState) -> bool {
         match state {
             LayerState::New => self.default.is_none() && self.alternates.is_empty(),

@@ -87,8 +87,13 @@ impl GeoServer {
     pub async fn publish_styles(&self, wanted: &LayerStyles) -> Result<StylesOutcome> {
         let (mut outcome, given) = self.writer().await.give_styles(wanted).await?;
         if let Some(given) = given {
-            // Others write meanwhile.
-            self.verify_layer_styles(&wanted.workspace, &wanted.layer, &given).await?;
+            // GeoServer has just answered that it has made those that were pushed.
+            let pushed: BTreeSet<String> =
+                outcome.pushed.iter().map(|name| format!("{}:{name}", wanted.workspace)).collect();
+            if !given.names().all(|name| pushed.contains(name)) {
+                // Others write meanwhile.
+                self.verify_layer_styles(&wanted.workspace, &wanted.layer, &given).await?;
+            }
             outcome.change = outcome.change.max(Change::Updated);
         }
         let stale = wanted.stale.iter().filter(|name| !wanted.styles.iter().any(|style| style.name == **name));

@@ -82,7 +82,20 @@ impl GeoServer {
     ///
     /// As [`GeoServer::ensure_tile_layer`].
     pub async fn remove_tile_layer(&self, workspace: &GeoName, name: &GeoName) -> Result<Change> {
-        self.writer().await.remove_tile_layer(workspace, name).await
+        let label = format!("{workspace}:{name}");
+        if !self.writer().await.may_have_tile_layer(&label).await? {
+            return Ok(Change::Unchanged);
+        }
+        let item = address("layers", workspace, name, "xml")?;
+        // The list may be older than a layer that was made since. To look costs GeoServer three times as much
+        // as to remove what may not be there. The tile cache does not wait for those who write to the catalog.
+        let answer = self.delete(&item).await?;
+        let missing = answer.is_missing();
+        if !missing {
+            answer.ok(&format!("remove the tile layer of {label}"))?;
+        }
+        self.writer().await.forget_tile_layer(&label);
+        Ok(if missing { Change::Unchanged } else { Change::Updated })
     }
 
     /// Empties the tiles of a layer or group, in all formats, styles and grid sets. Success when
@@ -262,23 +275,6 @@ impl Writer<'_> {
                     .hint("another program or person may be changing the same tile layer; run again"))
             }
         }
-    }
-
-    async fn remove_tile_layer(&mut self, workspace: &GeoName, name: &GeoName) -> Result<Change> {
-        let label = format!("{workspace}:{name}");
-        if !self.may_have_tile_layer(&label).await? {
-            return Ok(Change::Unchanged);
-        }
-        let item = address("layers", workspace, name, "xml")?;
-        // The list may be older than a layer that was made since. To look costs GeoServer three times as much
-        // as to remove what may not be there.
-        let answer = self.server.delete(&item).await?;
-        let missing = answer.is_missing();
-        if !missing {
-            answer.ok(&format!("remove the tile layer of {label}"))?;
-        }
-        self.forget_tile_layer(&label);
-        Ok(if missing { Change::Unchanged } else { Change::Updated })
     }
 
     fn forget_tile_layer(&mut self, label: &str) {
