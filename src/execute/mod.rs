@@ -237,10 +237,16 @@ pub async fn execute(
         () = run.keep_followers_up() => {}
     }
     if !run.stop.is_cancelled() {
+        let rest = async {
+            run.purge_what_is_due().await;
+            run.make_previews_that_are_due().await;
+            run.reload_followers().await;
+        };
         // What is left out here is on record as due.
-        run.purge_what_is_due().await;
-        run.make_previews_that_are_due().await;
-        run.reload_followers().await;
+        tokio::select! {
+            () = rest => {}
+            () = run.stopped_for_long() => {}
+        }
     }
     run.parts.transfer.close().await;
     // What was begun for a failed job is gone on with; nobody else works in there.
@@ -361,6 +367,12 @@ impl Run {
         answer.await.map_err(|_| stopped())
     }
 
+    /// Returns some time after the run is stopped. Steps end by themselves then; this is for those that hang.
+    async fn stopped_for_long(&self) {
+        self.stop.cancelled().await;
+        tokio::time::sleep(STOP_GRACE).await;
+    }
+
     fn mark_ended(&self, job: usize, end: Ended) {
         if let Some(ended) = self.ended.get(job) {
             ended.send_replace(Some(end));
@@ -404,15 +416,10 @@ impl Run {
                 },
             }
         };
-        // Steps end by themselves when the run is stopped; the grace is for those that hang.
-        let grace = async {
-            self.stop.cancelled().await;
-            tokio::time::sleep(STOP_GRACE).await;
-        };
         let end = tokio::select! {
             biased;
             end = work => end,
-            () = grace => Err(stopped()),
+            () = self.stopped_for_long() => Err(stopped()),
         };
         let end = end.unwrap_or_else(JobEnd::Failed);
         {

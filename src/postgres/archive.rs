@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::script::{self, Statement, Token};
-use super::toc::{self, Contents};
+use super::toc::{self, Contents, Reading};
 use super::{Table, failure, programs};
 use crate::error::{Error, ErrorKind, Result, io_error};
 use crate::process::Cmd;
@@ -63,7 +63,7 @@ const SETTINGS: [&str; 13] = [
 
 /// The format of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
+pub(super) enum Format {
     Custom,
     Tar,
 }
@@ -100,15 +100,24 @@ impl Archive {
     /// comments; [`ErrorKind::Process`] when `pg_restore` is missing.
     pub async fn inspect(path: &Path, table: &Table, stop: &CancellationToken) -> Result<Self> {
         let (format, bytes) = format_of(path)?;
-        let contents = match toc::read(path).filter(|_| format == Format::Custom) {
-            Some(contents) => contents,
-            None => told_by_pg_restore(path, format, stop).await?,
+        let reading = toc::read(path, format);
+        let is_odd = matches!(reading, Reading::Odd);
+        let contents = match reading {
+            Reading::Whole(contents) => contents,
+            // It says best what is damaged.
+            Reading::Odd | Reading::Unknown => told_by_pg_restore(path, format, stop).await?,
         };
         let refuse = |reason: String| {
             Error::new(ErrorKind::Archive, reason)
                 .subject(path.display().to_string())
                 .hint("publish the layer again on the master, as a dump of that one table (pg_dump -t)")
         };
+        if is_odd {
+            return Err(refuse("the dump's table of contents is not as pg_dump writes it".to_owned()));
+        }
+        if contents.rows_are_statements {
+            return Err(refuse("the dump's rows are statements (pg_dump --inserts), which may do anything".to_owned()));
+        }
         let list = allowed_entries(&contents.listing, table).map_err(refuse)?;
         let foreign_keys = statements(&contents)
             .and_then(|statements| foreign_keys(&statements, table))
@@ -207,7 +216,7 @@ async fn told_by_pg_restore(path: &Path, format: Format, stop: &CancellationToke
             cmd.args(["--schema-only", "--no-owner", "--no-privileges", "--no-tablespaces", "-f", "-"])
         })
     )?;
-    Ok(Contents { listing, statements: vec![script] })
+    Ok(Contents { listing, statements: vec![script], rows_are_statements: false })
 }
 
 /// All statements of a dump, each from one piece: what begins in one and ends in the next would not run as
@@ -423,7 +432,7 @@ mod tests {
     async fn a_dump_and_its_foreign_keys_pass_whoever_reads_them() {
         let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src/postgres/toc/roads.db"));
         let stop = CancellationToken::new();
-        let read = toc::read(path).unwrap();
+        let Reading::Whole(read) = toc::read(path, Format::Custom) else { panic!("it is not read") };
         let told = told_by_pg_restore(path, Format::Custom, &stop).await.unwrap();
         for contents in [read, told] {
             let keys = foreign_keys(&statements(&contents).unwrap(), &table("roads")).unwrap();
@@ -433,6 +442,9 @@ mod tests {
         let archive = Archive::inspect(path, &table("roads"), &stop).await.unwrap();
         assert_eq!((archive.foreign_keys.len(), archive.list.lines().count()), (1, 10));
         assert!(Archive::inspect(path, &table("Towns"), &stop).await.is_err());
+        let inserts = path.with_file_name("inserts.db");
+        let error = Archive::inspect(&inserts, &table("roads"), &stop).await.unwrap_err();
+        assert!(error.message().contains("--inserts"), "{error}");
     }
 
     #[test]
@@ -457,7 +469,7 @@ mod tests {
         let pieces = ["CREATE TABLE ws_data.roads (id integer);", "COMMENT ON TABLE ws_data.roads IS", "DROP TABLE t;"];
         let of = |pieces: &[&str]| {
             let statements = pieces.iter().map(|piece| (*piece).to_owned()).collect();
-            super::statements(&Contents { listing: String::new(), statements })
+            super::statements(&Contents { listing: String::new(), statements, rows_are_statements: false })
         };
         assert!(of(&pieces).unwrap_err().contains("has no end"));
         assert_eq!(of(&pieces[..1]).unwrap().len(), 1);

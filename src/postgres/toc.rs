@@ -1,18 +1,28 @@
-//! The table of contents of a custom archive, read without `pg_restore`.
+//! The table of contents of an archive, read without `pg_restore`.
 //!
 //! A pass looks into hundreds of dumps, and two runs of a program for each cost more than the restore of a
-//! small table. The format is that of `pg_backup_archiver.c` and `pg_backup_custom.c` in PostgreSQL, whose
+//! small table. The format is that of `pg_backup_archiver.c`, `pg_backup_custom.c` and `pg_backup_tar.c` in PostgreSQL, whose
 //! versions 1.12 to 1.16 were written by `pg_dump` 9.0 to 18. What is not understood is left to `pg_restore`.
 
+use std::collections::HashSet;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Seek as _, SeekFrom};
 use std::path::Path;
+
+use super::archive::Format;
 
 /// The versions of the format (major, minor) that are understood.
 const VERSIONS: std::ops::RangeInclusive<(u8, u8)> = (1, 12)..=(1, 16);
 
+/// What every machine writes that PostgreSQL runs on.
+const INT_BYTES: u8 = 4;
+const OFFSET_BYTES: u8 = 8;
+
 /// No string of a table of contents may be longer, in bytes.
 const LONGEST: usize = 64 << 20;
+
+/// The table of contents is the first member of a tar archive.
+const TAR_HEADER: u64 = 512;
 
 /// The dump of one table has some dozens.
 const MOST_ENTRIES: usize = 100_000;
@@ -28,27 +38,39 @@ pub(super) struct Contents {
     /// What `pg_restore --no-privileges` would send to the server at a time, without the rows. Each piece holds
     /// whole statements, or is not as `pg_dump` writes it.
     pub(super) statements: Vec<String>,
+    /// The rows come as statements (`pg_dump --inserts`), which were not read.
+    pub(super) rows_are_statements: bool,
 }
 
-/// Reads the table of contents of `path`; `None` when this is no custom archive of a version that is
-/// understood, or is damaged.
-pub(super) fn read(path: &Path) -> Option<Contents> {
-    let file = File::open(path).ok()?;
-    contents(BufReader::new(file))
+/// What could be read.
+#[derive(Debug)]
+pub(super) enum Reading {
+    /// All of it.
+    Whole(Contents),
+    /// The archive is damaged, or `pg_dump` would not have written it.
+    Odd,
+    /// The version of the format is not understood.
+    Unknown,
 }
 
-fn contents(source: impl Read) -> Option<Contents> {
-    let mut archive = Archive::open(source)?;
-    let count = usize::try_from(archive.int()?).ok().filter(|count| *count <= MOST_ENTRIES)?;
-    let mut contents = Contents { listing: String::new(), statements: Vec::new() };
-    for _ in 0..count {
-        archive.entry()?.add_to(&mut contents);
+/// Reads the table of contents of `path`, which begins as an archive of `format` does.
+pub(super) fn read(path: &Path, format: Format) -> Reading {
+    let Ok(mut file) = File::open(path) else { return Reading::Odd };
+    if format == Format::Tar && file.seek(SeekFrom::Start(TAR_HEADER)).is_err() {
+        return Reading::Odd;
     }
-    Some(contents)
+    contents(BufReader::new(file), format)
+}
+
+fn contents(source: impl Read, format: Format) -> Reading {
+    match Archive::open(source, format) {
+        Some(mut archive) => archive.contents().map_or(Reading::Odd, Reading::Whole),
+        None => Reading::Unknown,
+    }
 }
 
 struct Entry {
-    id: i64,
+    id: i32,
     has_rows: bool,
     catalog: String,
     object: String,
@@ -91,6 +113,8 @@ impl Entry {
             contents.statements.push(self.definition);
         }
         if self.has_rows {
+            // Empty when the rows are statements themselves.
+            contents.rows_are_statements |= self.copy.is_empty();
             contents.statements.push(self.copy);
         }
     }
@@ -99,26 +123,26 @@ impl Entry {
 /// An archive whose header has been read.
 struct Archive<R> {
     source: R,
+    format: Format,
     version: (u8, u8),
-    /// Bytes of an integer, and of a position in the file.
-    int_bytes: usize,
-    offset_bytes: usize,
 }
 
 impl<R: Read> Archive<R> {
-    fn open(mut source: R) -> Option<Self> {
+    fn open(mut source: R, archive_format: Format) -> Option<Self> {
         let mut head = [0; 11];
         source.read_exact(&mut head).ok()?;
         let [b'P', b'G', b'D', b'M', b'P', major, minor, _revision, int_bytes, offset_bytes, format] = head else {
             return None;
         };
-        const CUSTOM: u8 = 1;
-        let sizes = 1..=8;
-        if format != CUSTOM || !sizes.contains(&int_bytes) || !sizes.contains(&offset_bytes) {
+        let expected = match archive_format {
+            Format::Custom => 1,
+            Format::Tar => 3,
+        };
+        // Of an integer and of a position in the file. pg_restore takes others, and cuts them to its own.
+        if (format, int_bytes, offset_bytes) != (expected, INT_BYTES, OFFSET_BYTES) {
             return None;
         }
-        let (int_bytes, offset_bytes) = (usize::from(int_bytes), usize::from(offset_bytes));
-        let mut archive = Self { source, version: (major, minor), int_bytes, offset_bytes };
+        let mut archive = Self { source, format: archive_format, version: (major, minor) };
         if !VERSIONS.contains(&archive.version) {
             return None;
         }
@@ -136,6 +160,21 @@ impl<R: Read> Archive<R> {
             archive.text()?;
         }
         Some(archive)
+    }
+
+    fn contents(&mut self) -> Option<Contents> {
+        let count = usize::try_from(self.int()?).ok().filter(|count| *count <= MOST_ENTRIES)?;
+        let mut contents = Contents { listing: String::new(), statements: Vec::new(), rows_are_statements: false };
+        let mut ids = HashSet::new();
+        for _ in 0..count {
+            let entry = self.entry()?;
+            // Entries are chosen by their number.
+            if !ids.insert(entry.id) {
+                return None;
+            }
+            entry.add_to(&mut contents);
+        }
+        Some(contents)
     }
 
     fn entry(&mut self) -> Option<Entry> {
@@ -158,7 +197,12 @@ impl<R: Read> Archive<R> {
         let owner = self.text()?.unwrap_or_default();
         let _with_oids = self.text()?;
         while self.text()?.is_some() {}
-        self.skip(1 + self.offset_bytes)?;
+        match self.format {
+            // Where its rows begin, and whether that is known.
+            Format::Custom => self.source.read_exact(&mut [0; 1 + OFFSET_BYTES as usize]).ok()?,
+            // The member that holds them.
+            Format::Tar => drop(self.text()?),
+        }
         Some(Entry { id, has_rows, catalog, object, name, kind, definition, copy, schema, owner })
     }
 
@@ -169,31 +213,30 @@ impl<R: Read> Archive<R> {
     }
 
     /// A sign, then the lowest byte first.
-    fn int(&mut self) -> Option<i64> {
+    fn int(&mut self) -> Option<i32> {
         let negative = self.byte()? != 0;
-        let mut bytes = [0; 8];
-        self.source.read_exact(bytes.get_mut(..self.int_bytes)?).ok()?;
-        let value = i64::try_from(u64::from_le_bytes(bytes)).ok()?;
+        let mut bytes = [0; INT_BYTES as usize];
+        self.source.read_exact(&mut bytes).ok()?;
+        // What does not fit is another number to pg_restore.
+        let value = i32::try_from(u32::from_le_bytes(bytes)).ok()?;
         Some(if negative { -value } else { value })
     }
 
-    /// Its length, negative where there is none, then the text.
+    /// Its length, -1 where there is none, then the text.
     fn text(&mut self) -> Option<Option<String>> {
-        let Ok(length) = usize::try_from(self.int()?) else { return Some(None) };
-        if length > LONGEST {
-            return None;
-        }
+        let length = match self.int()? {
+            -1 => return Some(None),
+            length => usize::try_from(length).ok().filter(|length| *length <= LONGEST)?,
+        };
         let mut bytes = Vec::new();
         self.source.by_ref().take(length as u64).read_to_end(&mut bytes).ok()?;
-        (bytes.len() == length).then(|| Some(String::from_utf8_lossy(&bytes).into_owned()))
+        // To pg_restore a text ends at the first zero.
+        let is_whole = bytes.len() == length && !bytes.contains(&0);
+        is_whole.then(|| Some(String::from_utf8_lossy(&bytes).into_owned()))
     }
 
     fn known(&mut self) -> Option<String> {
         self.text()?
-    }
-
-    fn skip(&mut self, bytes: usize) -> Option<()> {
-        (0..bytes).try_for_each(|_| self.byte().map(drop))
     }
 }
 
@@ -207,6 +250,20 @@ mod tests {
 
     /// Written by `pg_dump` 15: a table with a sequence, an index, a foreign key, comments and rights.
     const ROADS: &[u8] = include_bytes!("toc/roads.db");
+    /// The same as a tar archive.
+    const TAR: &[u8] = include_bytes!("toc/roads.tar");
+
+    fn whole(reading: Reading) -> Contents {
+        match reading {
+            Reading::Whole(contents) => contents,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn both() -> [Contents; 2] {
+        let tar = TAR.get(TAR_HEADER as usize..).unwrap();
+        [contents(ROADS, Format::Custom), contents(tar, Format::Tar)].map(whole)
+    }
 
     async fn pg_restore(arguments: &[&str]) -> String {
         let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -222,7 +279,10 @@ mod tests {
             lines.sort();
             lines
         };
-        assert_eq!(sorted(&contents(ROADS).unwrap().listing), sorted(&pg_restore(&["-l"]).await));
+        let told = sorted(&pg_restore(&["-l"]).await);
+        for contents in both() {
+            assert_eq!(sorted(&contents.listing), told);
+        }
     }
 
     #[tokio::test]
@@ -237,29 +297,38 @@ mod tests {
             texts.sort();
             texts
         };
-        assert_eq!(texts(&contents(ROADS).unwrap().statements.concat()), texts(&told));
+        for contents in both() {
+            assert_eq!(texts(&contents.statements.concat()), texts(&told));
+            assert!(!contents.rows_are_statements);
+        }
     }
 
     #[test]
-    fn what_is_not_understood_is_left_to_pg_restore() {
-        let with = |at: usize, byte: u8| {
+    fn another_version_is_left_to_pg_restore_and_what_it_would_not_have_written_is_odd() {
+        let with = |changes: &[(usize, u8)]| {
             let mut bytes = ROADS.to_vec();
-            bytes[at] = byte;
-            contents(bytes.as_slice())
+            changes.iter().for_each(|(at, byte)| bytes[*at] = *byte);
+            contents(bytes.as_slice(), Format::Custom)
         };
-        assert!(with(6, ROADS[6]).is_some());
-        for (at, byte) in [(0, b'X'), (5, 2), (6, 11), (6, 17), (8, 0), (8, 9), (10, 3)] {
-            assert!(with(at, byte).is_none(), "byte {at}");
+        assert!(matches!(with(&[]), Reading::Whole(_)));
+        for (at, byte) in [(0, b'X'), (5, 2), (6, 11), (6, 17), (8, 8), (9, 4), (10, 3)] {
+            assert!(matches!(with(&[(at, byte)]), Reading::Unknown), "byte {at}");
         }
+        let kind = ROADS.windows(9).position(|bytes| bytes == b"\x05\0\0\0TABLE").unwrap();
+        // A text that ends early, and those whose length is another to pg_restore or less than none.
+        assert!(matches!(with(&[(kind + 6, 0)]), Reading::Odd));
+        assert!(matches!(with(&[(kind + 3, 0x80)]), Reading::Odd));
+        assert!(matches!(with(&[(kind - 1, 1)]), Reading::Odd));
+        assert!(matches!(contents(&ROADS[..200], Format::Custom), Reading::Odd));
     }
 
     proptest! {
         #[test]
         fn a_damaged_archive_is_no_reason_to_crash(cut in 0..ROADS.len(), at in 0..ROADS.len(), byte: u8) {
-            let _ = contents(&ROADS[..cut]);
+            let _ = contents(&ROADS[..cut], Format::Custom);
             let mut bytes = ROADS.to_vec();
             bytes[at] = byte;
-            let _ = contents(bytes.as_slice());
+            let _ = contents(bytes.as_slice(), Format::Custom);
         }
     }
 }
