@@ -9,10 +9,15 @@ use super::{Ctx, Event, JobEnd, Step, StepEnd, Stepped, succeeded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::geoserver::{GeoServer, LayerGroup, Member};
 use crate::job::{GroupMember, LayerGroupJob, MemberKind};
+use crate::name::GeoName;
 
 /// The target under which the journal keeps which members a group was published without, by its job file:
 /// `workspace.name`, separated by commas.
 pub const INCOMPLETE_GROUPS: &str = "incomplete groups";
+
+/// The target under which the journal keeps which members a group has lost since it was published, because they
+/// were removed: `workspace.name`, by the group's job file, a slash and the member.
+pub const LEFT_GROUPS: &str = "groups left by members";
 
 impl Ctx<'_> {
     /// Publishes a layer group with those of its members that are there.
@@ -59,6 +64,7 @@ impl Ctx<'_> {
         self.keep_absent(&all_absent.into_inner().unwrap_or_else(PoisonError::into_inner));
         let absent: BTreeMap<String, &GroupMember> =
             absent?.into_iter().flatten().map(|member| (names(&[member]), member)).collect();
+        self.forget_who_left().await?;
         let (filtered, for_later): (Vec<&GroupMember>, Vec<&GroupMember>) =
             absent.into_values().partition(|member| self.refused(member));
         if !for_later.is_empty() {
@@ -89,6 +95,39 @@ impl Ctx<'_> {
         if self.run.background.facts.get(&target, &key) != value {
             self.run.emit(Event::Fact { target, key, value });
         }
+    }
+
+    /// Notes that a layer is about to leave the groups of one GeoServer that hold it, so that they are published
+    /// again when it comes back. Gives their names.
+    pub(super) async fn note_who_leaves(
+        &self,
+        server: &GeoServer,
+        workspace: &GeoName,
+        layer: &GeoName,
+    ) -> Result<Vec<GeoName>> {
+        let jobs = &self.run.background.group_files;
+        let prefix = format!("{workspace}.");
+        if !jobs.keys().any(|stem| stem.starts_with(&prefix)) {
+            return Ok(Vec::new());
+        }
+        let groups = server.groups_with_member(&Member::Layer(workspace.clone(), layer.clone())).await?;
+        let stem = format!("{workspace}.{layer}");
+        let job_files = groups.iter().filter_map(|group| jobs.get(&format!("{workspace}.{group}"))).flatten();
+        let keys: Vec<String> = job_files.map(|job_file| format!("{job_file}/{stem}")).collect();
+        for key in keys {
+            self.note(LEFT_GROUPS, &key, stem.clone()).await?;
+        }
+        Ok(groups)
+    }
+
+    /// The group is as its document says, or is gone.
+    pub(super) async fn forget_who_left(&self) -> Result<()> {
+        for key in self.run.background.facts.keys(LEFT_GROUPS) {
+            if key.rsplit_once('/').is_some_and(|(job_file, _)| job_file == self.file.path) {
+                self.forget_of(LEFT_GROUPS, &key).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn group_on<'j>(
@@ -154,6 +193,13 @@ fn member(member: &GroupMember) -> Member {
         MemberKind::WmsLayer | MemberKind::Feature => Member::Layer(workspace, name),
         MemberKind::Group => Member::Group(workspace, name),
     }
+}
+
+/// What there is to say of a layer that was in these groups and is removed.
+pub(super) fn taken_out_of(groups: &[GeoName]) -> Option<String> {
+    let word = if groups.len() == 1 { "group" } else { "groups" };
+    let names = groups.iter().map(GeoName::as_str).collect::<Vec<_>>().join(", ");
+    (!groups.is_empty()).then(|| format!("taken out of the layer {word} {names}"))
 }
 
 fn names(members: &[&GroupMember]) -> String {

@@ -42,7 +42,7 @@ use self::events::Ended;
 pub use self::events::{Event, JobAbout, JobEnd, Note, PreviewOf, Step, StepEnd};
 pub use self::facts::Facts;
 pub use self::followers::RELOAD;
-pub use self::groups::INCOMPLETE_GROUPS;
+pub use self::groups::{INCOMPLETE_GROUPS, LEFT_GROUPS};
 pub use self::metadata::complete;
 pub use self::previews::{PREVIEWS, preview_is_due};
 use self::removals::{Removals, Role};
@@ -166,6 +166,8 @@ pub struct Background {
     pub never_taken: HashSet<String>,
     /// GeoServers that were to read their data directory again when the last run ended.
     pub reload_due: HashSet<String>,
+    /// The job files of the layer groups at the tip, by `workspace.name`.
+    pub group_files: HashMap<String, Vec<String>>,
     /// The access rules of each channel at the tip: path and content.
     pub access_rules: Vec<(String, String)>,
 }

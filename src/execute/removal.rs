@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use super::groups::taken_out_of;
 use super::removals::Obstacle;
 use super::{Ctx, JobEnd, Step, StepEnd, succeeded};
 use crate::error::{Error, ErrorKind, Result};
-use crate::geoserver::{GeoServer, Member, StoreKind};
+use crate::geoserver::{Change, GeoServer, Member, StoreKind};
 use crate::job::{Action, Document, JobKind, Removal};
 use crate::name::GeoName;
 
@@ -77,6 +78,7 @@ impl Ctx<'_> {
         }
         if job.kind == JobKind::LayerGroup {
             self.keep_absent(&BTreeSet::new());
+            self.forget_who_left().await?;
         }
         let mut notes = Vec::new();
         if is_layer {
@@ -136,11 +138,13 @@ impl Ctx<'_> {
                 if step != Step::RemoveStore {
                     self.note_groups_to_leave(server, workspace, name).await?;
                 }
+                let mut groups = Vec::new();
                 let change = match job.kind {
                     JobKind::WmsStore => server.remove_store(StoreKind::Wms, workspace, name).await?,
                     JobKind::LiveStore => server.remove_store(StoreKind::Data, workspace, name).await?,
                     JobKind::WmsLayer => {
                         self.places(server, workspace, name).forget().await?;
+                        groups = self.note_who_leaves(server, workspace, name).await?;
                         server.remove_wms_layer(workspace, job.store.as_ref(), name).await?
                     }
                     JobKind::LayerGroup => server.remove_layer_group(workspace, name).await?,
@@ -149,7 +153,8 @@ impl Ctx<'_> {
                             .subject(&self.file.path));
                     }
                 };
-                Ok(((), super::layer::step_end(change), None))
+                let message = taken_out_of(&groups).filter(|_| change != Change::Unchanged);
+                Ok(((), super::layer::step_end(change), message))
             }),
         )
         .await

@@ -149,6 +149,18 @@ impl GeoServer {
         Ok(found)
     }
 
+    /// The layer groups of a layer's or group's workspace that have it as a member of their own. Groups are read
+    /// once per run.
+    ///
+    /// # Errors
+    ///
+    /// As for every request.
+    pub async fn groups_with_member(&self, member: &Member) -> Result<Vec<GeoName>> {
+        let held = member.held();
+        let names = self.writer().await.groups_that_hold(Some(member.workspace()), |member| *member == held).await?;
+        Ok(names.into_iter().filter_map(|name| GeoName::new("group", name).ok()).collect())
+    }
+
     /// Removes a layer group; its members stay. What is not there, is removed.
     ///
     /// # Errors

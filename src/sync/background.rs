@@ -67,6 +67,10 @@ pub(super) async fn background(
     let markers = journal.markers()?;
     let reload_due = markers.iter().filter(|((target, _), _)| target == execute::RELOAD);
     let reload_due = reload_due.map(|((_, server), _)| server.clone()).collect();
+    let mut group_files: HashMap<String, Vec<String>> = HashMap::new();
+    for file in files.iter().filter(|file| file.kind == JobKind::LayerGroup && file.companion.is_none()) {
+        group_files.entry(file.stem.clone()).or_default().push(file.path.clone());
+    }
     Ok(Background {
         facts: Facts::new(markers),
         finished_targets: finished,
@@ -76,6 +80,7 @@ pub(super) async fn background(
         waiting_layers: layers_in(State::Waiting),
         never_taken,
         reload_due,
+        group_files,
         access_rules: access_rules(repository, tip, &files).await?,
     })
 }

@@ -9,7 +9,7 @@ use super::{Prepared, Request};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute;
-use crate::job::{self, JobKind};
+use crate::job::{self, JobFile, JobKind};
 use crate::journal::{Journal, Known, State};
 use crate::plan::{self, Again, Candidate, Patience};
 use crate::state_repo::{ChangeKind, Revision, StateRepo};
@@ -82,10 +82,16 @@ pub async fn prepare(
         let mut candidates = changed_files(settings, repository, &from, &to).await?;
         candidates.extend(files_of_channels(settings, repository, &to, &new_channels, &candidates).await?);
         let mut more = left_over(settings, &known, request, standing.filters_differ(), &candidates);
-        let anew = done_anew(settings, repository, journal, &to, &candidates, &more).await?;
         let is_of_new_channel =
             |path: &&String| path.split_once('/').is_some_and(|(channel, _)| new_channels.contains(channel));
         let mut in_doubt: Vec<String> = known.keys().filter(is_of_new_channel).cloned().collect();
+        if all_in_doubt {
+            in_doubt.extend(known.keys().cloned());
+        } else {
+            in_doubt.extend(touched);
+        }
+        let others: BTreeSet<&str> = more.iter().chain(&in_doubt).map(String::as_str).collect();
+        let anew = done_anew(settings, repository, journal, &to, &candidates, &others).await?;
         // Their success is not the last word.
         known.retain(|path, known| {
             let is_lacking = known.state == State::Succeeded && coverage.lacking().contains(path);
@@ -93,11 +99,6 @@ pub async fn prepare(
         });
         more.extend(anew);
         more.extend(coverage.lacking().iter().cloned());
-        if all_in_doubt {
-            in_doubt.extend(known.keys().cloned());
-        } else {
-            in_doubt.extend(touched);
-        }
         let in_range: HashSet<String> = candidates.iter().map(|candidate| candidate.file.path.clone()).collect();
         more.extend(in_doubt);
         more.retain(|path| !in_range.contains(path.as_str()));
@@ -350,17 +351,18 @@ fn left_over(
         .collect()
 }
 
-/// Jobs that are done anew because of what these candidates bring: groups that were published without one of
-/// them, and the access rules of the other channels when those of one are gone.
+/// Jobs that are done anew because of what these candidates, and the `others` that the range does not hold, bring:
+/// groups that were published without one of them or have lost it since, and the access rules of the other channels
+/// when those of one are gone.
 async fn done_anew(
     settings: &Settings,
     repository: &mut StateRepo,
     journal: Option<&Journal>,
     tip: &Revision,
     candidates: &[Candidate],
-    left_over: &BTreeSet<String>,
+    others: &BTreeSet<&str>,
 ) -> Result<BTreeSet<String>> {
-    let mut anew = BTreeSet::new();
+    let mut anew = groups_to_lose_members(settings, repository, tip, candidates).await?;
     if candidates.iter().any(|candidate| candidate.deleted && candidate.file.kind == JobKind::AccessRules) {
         let files = repository.files(tip).await?;
         anew.extend(files.into_iter().filter(|path| {
@@ -368,18 +370,72 @@ async fn done_anew(
         }));
     }
     let Some(journal) = journal else { return Ok(anew) };
-    if (candidates.is_empty() && left_over.is_empty()) || !journal.has_markers(execute::INCOMPLETE_GROUPS)? {
+    if candidates.is_empty() && others.is_empty() {
         return Ok(anew);
     }
-    let published = candidates.iter().filter(|candidate| !candidate.deleted && candidate.file.companion.is_none());
-    // What was left out may be taken now.
-    let taken = left_over.iter().filter_map(|path| job::classify(path, &settings.channels)).map(|file| file.stem);
-    let stems: HashSet<String> = published.map(|candidate| candidate.file.stem.clone()).chain(taken).collect();
-    let groups = journal.markers()?.into_iter().filter(|((target, _), members)| {
-        target == execute::INCOMPLETE_GROUPS && members.split(',').any(|member| stems.contains(member))
-    });
-    anew.extend(groups.map(|((_, job_file), _)| job_file));
+    if !journal.has_markers(execute::INCOMPLETE_GROUPS)? && !journal.has_markers(execute::LEFT_GROUPS)? {
+        return Ok(anew);
+    }
+    let published = candidates.iter().filter(|candidate| !candidate.deleted).map(|candidate| candidate.file.clone());
+    // What was left out may be taken now, and what a refused pull has removed may be here again.
+    let files = repository.files(tip).await?;
+    let here = files.iter().filter(|path| others.contains(path.as_str()));
+    let here = here.filter_map(|path| job::classify(path, &settings.channels));
+    let stems: HashSet<String> = published.chain(here).filter(can_be_member).map(|file| file.stem).collect();
+    for ((target, key), members) in journal.markers()? {
+        if !members.split(',').any(|member| stems.contains(member)) {
+            continue;
+        }
+        if target == execute::INCOMPLETE_GROUPS {
+            anew.insert(key);
+        } else if target == execute::LEFT_GROUPS
+            && let Some((job_file, _)) = key.rsplit_once('/')
+            && files.iter().any(|path| path == job_file)
+        {
+            anew.insert(job_file.to_owned());
+        }
+    }
     Ok(anew)
+}
+
+/// Whether a layer group may hold what the file publishes.
+fn can_be_member(file: &JobFile) -> bool {
+    file.companion.is_none()
+        && matches!(file.kind, JobKind::Feature | JobKind::WmsLayer | JobKind::LiveLayer | JobKind::LayerGroup)
+}
+
+/// The groups that hold layers which these candidates turn into layers of another kind: such a one is removed, and so
+/// leaves its groups, before it is published.
+async fn groups_to_lose_members(
+    settings: &Settings,
+    repository: &mut StateRepo,
+    tip: &Revision,
+    candidates: &[Candidate],
+) -> Result<BTreeSet<String>> {
+    let layers = || candidates.iter().filter(|candidate| can_be_member(&candidate.file));
+    let removed: HashSet<&str> =
+        layers().filter(|candidate| candidate.deleted).map(|candidate| candidate.file.stem.as_str()).collect();
+    let turned: HashSet<&str> = layers()
+        .filter(|candidate| !candidate.deleted && removed.contains(candidate.file.stem.as_str()))
+        .map(|candidate| candidate.file.stem.as_str())
+        .collect();
+    if turned.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let files = repository.files(tip).await?;
+    let groups = files.iter().filter_map(|path| job::classify(path, &settings.channels));
+    let groups = groups.filter(|file| file.kind == JobKind::LayerGroup && file.companion.is_none()).collect();
+    let holds_one = |group: &Candidate| {
+        let parsed = job::parse(&group.file, &group.content, false).ok();
+        let job = parsed.and_then(|parsed| match parsed {
+            job::Parsed::Job(document) => document.complete(None).ok(),
+            job::Parsed::Nothing { .. } => None,
+        });
+        let Some(job::Complete { job: job::Job::LayerGroup(group), .. }) = job else { return false };
+        group.members.iter().any(|member| turned.contains(format!("{}.{}", member.workspace, member.name).as_str()))
+    };
+    let groups = read(repository, tip, groups, false).await?.into_iter().filter(holds_one);
+    Ok(groups.map(|group| group.file.path).collect())
 }
 
 /// Reads jobs again that the journal knows: at the tip, or, if they were deleted, where they last were. Returns

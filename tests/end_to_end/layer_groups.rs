@@ -102,7 +102,7 @@ async fn layers_go_from_groups_that_stay_but_not_the_last_one() {
     let (roads, tracks) = (Layer::new(&w, "roads"), Layer::new(&w, "tracks"));
     world.publish(&roads).await;
     world.publish(&tracks).await;
-    let group = world.publish_group(&w, "all", &[("publish", "roads"), ("publish", "tracks")], &json!({}));
+    let group = world.publish_group(&w, "all", &[("publish", "tracks"), ("publish", "roads")], &json!({}));
     world.commit("a group");
     world.pull().succeeded();
     world.remove(&tracks);
@@ -110,6 +110,43 @@ async fn layers_go_from_groups_that_stay_but_not_the_last_one() {
     world.pull().succeeded();
     let rest = world.rest();
     assert_eq!(rest.group(&w, "all").await, members(&w, &["roads"]));
+    assert_eq!(rest.layers(&w).await, ["roads"]);
+    let record = world.state(&tracks.job_file());
+    assert!(record.to_string().contains("taken out of the layer group all"), "{record:#}");
+
+    // It has its place again with the pull that brings it back, although the group's document is as it was.
+    world.publish(&tracks).await;
+    world.commit("the member comes back");
+    world.pull().succeeded();
+    assert_eq!(rest.group(&w, "all").await, members(&w, &["tracks", "roads"]));
+    // Also when it was removed by a pull that was refused, so that its own file is as it was.
+    let files = [tracks.job_file(), tracks.meta_file()];
+    let documents = files.clone().map(|file| fs::read(world.master.path().join(file)).ok());
+    let bad = Layer::new(&w, "bad");
+    fs::remove_file(world.publish(&bad).await.dump).unwrap();
+    world.remove(&tracks);
+    world.commit("it goes, and a mistake");
+    world.pull().failed();
+    assert_eq!(rest.group(&w, "all").await, members(&w, &["roads"]));
+    world.remove(&bad);
+    for (file, document) in files.iter().zip(documents) {
+        if let Some(document) = document {
+            world.master.write(file, document);
+        }
+    }
+    world.commit("all taken back");
+    world.pull().succeeded();
+    assert_eq!(rest.group(&w, "all").await, members(&w, &["tracks", "roads"]));
+    // Or when it comes back in the same commit, as a layer of another kind.
+    world.remove(&tracks);
+    world.publish_live_store(&w, "live", &w);
+    let live = world.publish_live_layer(&w, "live", "tracks", &json!({"table": "roads"}));
+    world.commit("it is read live");
+    world.pull().succeeded();
+    assert_eq!(rest.group(&w, "all").await, members(&w, &["tracks", "roads"]));
+    world.master.remove(&live);
+    world.commit("it goes for good");
+    world.pull().succeeded();
     assert_eq!(rest.layers(&w).await, ["roads"]);
 
     world.remove(&roads);

@@ -11,6 +11,7 @@ use futures_util::future::join_all;
 use self::described::Described;
 pub(super) use self::styles::StyleFiles;
 pub(super) use self::tiles::Tiled;
+use super::groups::taken_out_of;
 use super::presentation::Presented;
 use super::{Ctx, Step, StepEnd};
 use crate::error::{Error, ErrorKind, Result};
@@ -266,9 +267,11 @@ impl Ctx<'_> {
             Some(server.name()),
             Box::pin(async {
                 self.note_groups_to_leave(server, workspace, layer).await?;
+                let groups = self.note_who_leaves(server, workspace, layer).await?;
                 let (change, kept) = server.remove_layer(workspace, store, layer, source, &styles).await?;
-                let message = styles::that_stay(workspace, &kept);
-                Ok((kept, step_end(change), message))
+                let left = taken_out_of(&groups).filter(|_| change != Change::Unchanged);
+                let said: Vec<String> = left.into_iter().chain(styles::that_stay(workspace, &kept)).collect();
+                Ok((kept, step_end(change), Some(said.join("; ")).filter(|said| !said.is_empty())))
             }),
         );
         let kept = removed.await?;
