@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use super::layer::VectorLayer;
 use super::removals::Obstacle;
 use super::tables::{Loading, Voice};
-use super::{Ctx, Event, JobEnd, Step, StepEnd, Stepped, succeeded};
+use super::{Ctx, Event, JobEnd, Shown, Step, StepEnd, Stepped, succeeded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::geoserver::Source;
 use crate::job::{self, Action, FeatureJob, FeatureRemoval, FileRef, StyleRef};
@@ -274,7 +274,7 @@ impl Ctx<'_> {
             }
             let layer = format!("{}.{}", target.0.strip_suffix("_data").unwrap_or(&target.0), target.1);
             let name = format!("{}.{}", target.0, target.1);
-            if in_this_pass.is_none() && self.is_filtered(&layer) {
+            if in_this_pass.is_none() && self.is_filtered(&Shown::Layer(layer)) {
                 left_out.push(target.clone());
             } else if in_this_pass == Some(Loading::Failed) {
                 return Err(Error::new(ErrorKind::Dependency, "a foreign key points to a table whose own job failed")
@@ -289,14 +289,14 @@ impl Ctx<'_> {
         Ok(left_out)
     }
 
-    /// This slave's filters do not take the layer `workspace.name`.
-    pub(super) fn is_filtered(&self, layer: &str) -> bool {
-        self.run.filtered_layers.lock().unwrap_or_else(PoisonError::into_inner).contains(layer)
+    /// This slave's filters do not take it.
+    pub(super) fn is_filtered(&self, shown: &Shown) -> bool {
+        self.run.filtered_layers.lock().unwrap_or_else(PoisonError::into_inner).contains(shown)
     }
 
-    /// The layer `workspace.name` is for later: the settings leave out what it needs.
-    pub(super) fn is_for_later(&self, layer: &str) -> bool {
-        self.run.waiting_layers.lock().unwrap_or_else(PoisonError::into_inner).contains(layer)
+    /// It is for later: the settings leave out what it needs.
+    pub(super) fn is_for_later(&self, shown: &Shown) -> bool {
+        self.run.waiting_layers.lock().unwrap_or_else(PoisonError::into_inner).contains(shown)
     }
 
     /// Takes a feature layer away: from every GeoServer first, then from the database.

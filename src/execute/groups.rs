@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::layer::Tiled;
-use super::{Ctx, Event, JobEnd, Step, StepEnd, Stepped, succeeded};
+use super::{Ctx, Event, JobEnd, Shown, Step, StepEnd, Stepped, succeeded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::geoserver::{GeoServer, LayerGroup, Member};
 use crate::job::{GroupMember, LayerGroupJob, MemberKind};
@@ -178,12 +178,12 @@ impl Ctx<'_> {
 
     /// It is no failure that the member is not there.
     fn is_explained(&self, member: &GroupMember) -> bool {
-        self.refused(member) || self.is_for_later(&format!("{}.{}", member.workspace, member.name))
+        self.refused(member) || self.is_for_later(&shown(member))
     }
 
     /// This slave's filters do not take the member.
     fn refused(&self, member: &GroupMember) -> bool {
-        self.is_filtered(&format!("{}.{}", member.workspace, member.name))
+        self.is_filtered(&shown(member))
     }
 }
 
@@ -192,6 +192,14 @@ fn member(member: &GroupMember) -> Member {
     match member.kind {
         MemberKind::WmsLayer | MemberKind::Feature => Member::Layer(workspace, name),
         MemberKind::Group => Member::Group(workspace, name),
+    }
+}
+
+fn shown(member: &GroupMember) -> Shown {
+    let stem = format!("{}.{}", member.workspace, member.name);
+    match member.kind {
+        MemberKind::WmsLayer | MemberKind::Feature => Shown::Layer(stem),
+        MemberKind::Group => Shown::Group(stem),
     }
 }
 

@@ -147,6 +147,32 @@ pub struct Choices {
     pub keep_cached_files: bool,
 }
 
+/// What maps show, by `workspace.name`. A group may have the name of a layer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Shown {
+    /// A layer of whatever kind.
+    Layer(String),
+    /// A layer group.
+    Group(String),
+}
+
+impl Shown {
+    /// What the job of this file makes; nothing when it is a store or the like, or an auxiliary file, which says
+    /// nothing of its layer.
+    #[must_use]
+    pub fn by(file: &JobFile) -> Option<Self> {
+        file.companion.is_none().then(|| Self::named(file.kind, &file.stem)).flatten()
+    }
+
+    fn named(kind: JobKind, stem: &str) -> Option<Self> {
+        match kind {
+            JobKind::Feature | JobKind::WmsLayer | JobKind::LiveLayer => Some(Self::Layer(stem.to_owned())),
+            JobKind::LayerGroup => Some(Self::Group(stem.to_owned())),
+            _ => None,
+        }
+    }
+}
+
 /// What earlier runs and the repository's tip tell a pass.
 #[derive(Debug, Default)]
 pub struct Background {
@@ -158,10 +184,10 @@ pub struct Background {
     pub workspace_levels: HashMap<String, AuthLevel>,
     /// Removals that were carried out before, and now concern only GeoServers that have come in since.
     pub removed_before: HashSet<String>,
-    /// Layers (`workspace.name`) that this slave's filters do not take.
-    pub filtered_layers: HashSet<String>,
-    /// Layers (`workspace.name`) that are for later, because the settings leave out what they need.
-    pub waiting_layers: HashSet<String>,
+    /// What this slave's filters do not take.
+    pub filtered_layers: HashSet<Shown>,
+    /// What is for later, because the settings leave out what it needs.
+    pub waiting_layers: HashSet<Shown>,
     /// Job files to be removed that the filters have always left out.
     pub never_taken: HashSet<String>,
     /// GeoServers that were to read their data directory again when the last run ended.
@@ -327,10 +353,10 @@ struct Run {
     rules: Result<Option<AccessRules>>,
     /// Who may read the schemas.
     levels: tokio::sync::Mutex<schemas::Levels>,
-    /// Layers (`workspace.name`) that the filters refused, in this pass or before.
-    filtered_layers: Mutex<HashSet<String>>,
-    /// Layers (`workspace.name`) that are for later, since this pass or before.
-    waiting_layers: Mutex<HashSet<String>>,
+    /// What the filters refused, in this pass or before.
+    filtered_layers: Mutex<HashSet<Shown>>,
+    /// What is for later, since this pass or before.
+    waiting_layers: Mutex<HashSet<Shown>>,
     /// Purges that this run has sent, by the key under which they are due.
     purged: Mutex<HashSet<String>>,
     /// Why a purge of this run has failed, the last of them.
@@ -424,11 +450,11 @@ impl Run {
             () = self.stopped_for_long() => Err(stopped()),
         };
         let end = end.unwrap_or_else(JobEnd::Failed);
-        {
+        if let Some(shown) = Shown::by(&job.file) {
             let mut waiting = self.waiting_layers.lock().unwrap_or_else(PoisonError::into_inner);
             match end {
-                JobEnd::Waiting(_) => waiting.insert(job.file.stem.clone()),
-                _ => waiting.remove(&job.file.stem),
+                JobEnd::Waiting(_) => waiting.insert(shown),
+                _ => waiting.remove(&shown),
             };
         }
         let ended = Ended::from(&end);
@@ -497,17 +523,18 @@ impl Ctx<'_> {
         self.run.emit(Event::JobKnown { job: self.job, about: JobAbout::of(&complete.job) });
         if complete.action == Action::EmptyGwc && complete.only_names {
             // The filters would miss what they ask for: what they said of the layer holds for its tiles.
-            if self.run.filtered_layers.lock().unwrap_or_else(PoisonError::into_inner).contains(&self.file.stem) {
+            if Shown::named(self.file.kind, &self.file.stem).is_some_and(|shown| self.is_filtered(&shown)) {
                 let reason = "the filters do not take its layer, so that there are no tiles to empty";
                 return Ok(JobEnd::Filtered(reason.to_owned()));
             }
-        } else if complete.action != Action::Remove
+        } else if complete.action != Action::Remove {
             // What is to go must go, even if the filter has changed since it came.
-            && let Verdict::Refused { reason } = self.run.parts.filters.accepts(self.file.kind, &complete.facts)?
-        {
-            // Before the job's voice is heard, so that whoever waits for its table finds it here.
-            self.leave_out();
-            return Ok(JobEnd::Filtered(reason));
+            if let Verdict::Refused { reason } = self.run.parts.filters.accepts(self.file.kind, &complete.facts)? {
+                // Before the job's voice is heard, so that whoever waits for its table finds it here.
+                self.leave_out();
+                return Ok(JobEnd::Filtered(reason));
+            }
+            self.take();
         }
         match complete.job {
             Job::Feature(job) => Box::pin(self.publish_feature(&job, voice)).await,
@@ -527,7 +554,16 @@ impl Ctx<'_> {
 
     /// Tells the other jobs that this slave does not take what this one is about.
     fn leave_out(&self) {
-        self.run.filtered_layers.lock().unwrap_or_else(PoisonError::into_inner).insert(self.file.stem.clone());
+        if let Some(shown) = Shown::by(self.file) {
+            self.run.filtered_layers.lock().unwrap_or_else(PoisonError::into_inner).insert(shown);
+        }
+    }
+
+    /// Tells the other jobs that this slave takes what this one is about, whatever was before.
+    fn take(&self) {
+        if let Some(shown) = Shown::by(self.file) {
+            self.run.filtered_layers.lock().unwrap_or_else(PoisonError::into_inner).remove(&shown);
+        }
     }
 
     /// Waits for the jobs of this pass that set access rules: what they protect must not be made before.

@@ -7,7 +7,7 @@ use super::lost::was_never_taken;
 use super::range::read;
 use crate::config::Settings;
 use crate::error::Result;
-use crate::execute::{self, Background, Facts};
+use crate::execute::{self, Background, Facts, Shown};
 use crate::job::{self, Action, JobFile, JobKind};
 use crate::journal::{Journal, State};
 use crate::plan::{Candidate, Plan};
@@ -59,8 +59,7 @@ pub(super) async fn background(
     let layers_in = |state: State| {
         let in_state = known.iter().filter(move |(_, known)| known.state == state);
         let files = in_state.filter_map(|(path, _)| job::classify(path, &settings.channels));
-        // An auxiliary file says nothing of its layer.
-        files.filter(|file| file.companion.is_none()).map(|file| file.stem).collect()
+        files.filter_map(|file| Shown::by(&file)).collect()
     };
     let files: Vec<JobFile> =
         repository.files(tip).await?.iter().filter_map(|path| job::classify(path, &settings.channels)).collect();
