@@ -3,6 +3,7 @@
 use super::{Ctx, JobEnd, Step};
 use crate::error::{Error, ErrorKind, Result};
 use crate::geoserver::{AccessRules, Change, GeoServer, Member};
+use crate::job::JobKind;
 use crate::name::GeoName;
 
 /// The rules of all channels' files together; none without a file.
@@ -48,7 +49,10 @@ impl Ctx<'_> {
     /// the layer was there once.
     pub(super) async fn layer_rules(&self, server: &GeoServer, workspace: &GeoName, name: &GeoName) -> Result<Change> {
         match &self.run.rules {
-            Ok(Some(rules)) => server.ensure_rules_of_layer(workspace, name, rules).await,
+            Ok(Some(rules)) => {
+                let data_dir = self.run.parts.choices.data_dirs.get(server.name());
+                server.ensure_rules_of_layer(workspace, name, rules, data_dir.map(AsRef::as_ref)).await
+            }
             Ok(None) => Ok(Change::Unchanged),
             // A mistake in the rules takes nothing from what is published.
             Err(_) if self.is_published(server, workspace, name).await? => Ok(Change::Unchanged),
@@ -63,7 +67,11 @@ impl Ctx<'_> {
     }
 
     async fn is_published(&self, server: &GeoServer, workspace: &GeoName, name: &GeoName) -> Result<bool> {
-        let layer = Member::Layer(workspace.clone(), name.clone());
-        Ok(server.existing_members(&[layer]).await? == [true])
+        let (workspace, name) = (workspace.clone(), name.clone());
+        let it = match self.file.kind {
+            JobKind::LayerGroup => Member::Group(workspace, name),
+            _ => Member::Layer(workspace, name),
+        };
+        Ok(server.existing_members(&[it]).await? == [true])
     }
 }

@@ -81,7 +81,7 @@ impl GeoServer {
         let mut writer = self.writer().await;
         if let Some(rules) = places.kept_rules() {
             let rules = AccessRules::parse(&rules)?;
-            writer.ensure_rules_of_layer(wanted.workspace.as_str(), wanted.name.as_str(), &rules).await?;
+            writer.ensure_rules_of_layer(wanted.workspace.as_str(), wanted.name.as_str(), &rules, None).await?;
         }
         let change = writer.publish_wms_layer(wanted, places).await?;
         let back = writer.put_back_into_groups(&wanted.workspace, &wanted.name, &places.kept()).await?;
@@ -246,7 +246,7 @@ impl Writer<'_> {
         self.server.delete(&format!("{}?recurse=true", item(workspace, name))).await?.ok(&doing)?;
         self.catalog.layer_gone(workspace, name);
         if rules.count() > 0 {
-            self.ensure_rules_of_layer(workspace.as_str(), name.as_str(), &rules).await?;
+            self.ensure_rules_of_layer(workspace.as_str(), name.as_str(), &rules, None).await?;
         }
         if let Tried::Refused(answer) = self.try_wms_layer(wanted, true).await? {
             return Err(not_created(wanted, &answer));

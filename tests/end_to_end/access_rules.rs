@@ -187,9 +187,11 @@ async fn what_is_published_already_goes_on_when_the_rules_cannot_be_read() {
     let (roads, fresh) = (Layer::new("w", "roads"), Layer::new("w", "fresh"));
     world.master.write(FILE, "mode=HIDE\n*.*.r=*\nw.roads.r=ROLE_A\n");
     world.publish(&roads).await;
+    world.publish_group("w", "network", &[("publish", "roads")], &json!({}));
     world.commit("rules and a layer");
     world.pull().succeeded();
     world.master.write(FILE, "mode=HIDE\nw.roads.r\n");
+    let network = world.publish_group("w", "network", &[("publish", "roads")], &json!({"title": "anew"}));
     world.publish(&roads.clone().rows(20)).await;
     world.publish(&fresh).await;
     world.commit("a mistake");
@@ -198,4 +200,5 @@ async fn what_is_published_already_goes_on_when_the_rules_cannot_be_read() {
     is_state(&world, &fresh, "failed");
     assert!(world.geoserver().layer("w", "fresh").is_none());
     is_state(&world, &roads, "succeeded");
+    assert_eq!(world.state(&network)["state"], json!("succeeded"), "{:#}", world.state(&network));
 }

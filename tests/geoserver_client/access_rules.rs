@@ -254,9 +254,12 @@ async fn rules_that_go_with_a_layer_are_back_before_the_layer() {
         t.server.remove_layer(&t.workspace, &t.store, &roads, None, &[]).await.unwrap();
         assert!(r.shown().await[r.key("roads.r")].is_null(), "GeoServer drops the rules of a layer");
         let before = t.server.requests();
-        assert_eq!(t.server.ensure_rules_of_layer(&t.workspace, &roads, &wanted).await.unwrap(), Change::Created);
+        assert_eq!(t.server.ensure_rules_of_layer(&t.workspace, &roads, &wanted, None).await.unwrap(), Change::Created);
         assert_eq!(t.server.requests().since(before), RequestCount { reads: 1, writes: 1 });
-        assert_eq!(t.server.ensure_rules_of_layer(&t.workspace, &roads, &wanted).await.unwrap(), Change::Unchanged);
+        assert_eq!(
+            t.server.ensure_rules_of_layer(&t.workspace, &roads, &wanted, None).await.unwrap(),
+            Change::Unchanged
+        );
         t.server.publish_feature_type(&t.lines_type("roads"), SAME).await.unwrap();
         strangers.go_on().await;
     }
@@ -264,12 +267,12 @@ async fn rules_that_go_with_a_layer_are_back_before_the_layer() {
     assert_eq!(seen, Vec::<String>::new(), "of {asked} times");
 
     let before = t.server.requests();
-    assert_eq!(t.server.ensure_rules_of_layer(&t.workspace, &roads, &wanted).await.unwrap(), Change::Unchanged);
+    assert_eq!(t.server.ensure_rules_of_layer(&t.workspace, &roads, &wanted, None).await.unwrap(), Change::Unchanged);
     let tracks = geo("tracks");
-    assert_eq!(t.server.ensure_rules_of_layer(&t.workspace, &tracks, &wanted).await.unwrap(), Change::Unchanged);
+    assert_eq!(t.server.ensure_rules_of_layer(&t.workspace, &tracks, &wanted, None).await.unwrap(), Change::Unchanged);
     assert_eq!(t.server.requests().since(before), RequestCount::default(), "nothing names tracks, roads is known");
     t.server.forget().await;
-    assert_eq!(t.server.ensure_rules_of_layer(&t.workspace, &roads, &wanted).await.unwrap(), Change::Unchanged);
+    assert_eq!(t.server.ensure_rules_of_layer(&t.workspace, &roads, &wanted, None).await.unwrap(), Change::Unchanged);
     assert_eq!(t.server.requests().since(before), RequestCount { reads: 1, writes: 0 });
     r.apply(START).await.unwrap();
 }
@@ -282,7 +285,7 @@ async fn rules_of_a_workspace_and_of_names_with_dots_are_put_back_too() {
     r.apply("*.*.r=ADMIN\n").await.unwrap();
     let strangers = Strangers::start(t, "roads");
     let tracks = geo("tracks");
-    assert_eq!(t.server.ensure_rules_of_layer(&t.workspace, &tracks, &wanted).await.unwrap(), Change::Created);
+    assert_eq!(t.server.ensure_rules_of_layer(&t.workspace, &tracks, &wanted, None).await.unwrap(), Change::Created);
     strangers.go_on().await;
     let (seen, _) = strangers.end().await;
     assert_eq!(seen, Vec::<String>::new(), "the workspace opens after the layer in it is closed");
@@ -291,7 +294,7 @@ async fn rules_of_a_workspace_and_of_names_with_dots_are_put_back_too() {
     let wanted = r.parse("*.*.r=*\n{w}.roads\\\\.night.r=A\n");
     r.apply("*.*.r=*\n").await.unwrap();
     let night = geo("roads.night");
-    assert_eq!(t.server.ensure_rules_of_layer(&t.workspace, &night, &wanted).await.unwrap(), Change::Updated);
+    assert_eq!(t.server.ensure_rules_of_layer(&t.workspace, &night, &wanted, None).await.unwrap(), Change::Updated);
     assert_eq!(r.shown().await[r.key("roads.night.r")], "A");
     r.apply(START).await.unwrap();
 }
@@ -369,4 +372,12 @@ async fn without_the_right_to_files_by_rest_the_data_directory_serves() {
     let change = r.t.server.apply_access_rules(&r.parse(text), Some(&r.data_dir)).await.unwrap();
     assert_eq!(change, Change::Updated);
     assert_eq!(r.shown().await[r.key("roads.night.r")], "A");
+
+    // Also for the rules of a layer, where its name has a dot.
+    let rules = r.parse("*.*.r=*\n{w}.roads\\\\.night.r=A\n{w}.roads\\\\.day.r=A\n");
+    let day = geo("roads.day");
+    let error = r.t.server.ensure_rules_of_layer(&r.t.workspace, &day, &rules, None).await.unwrap_err();
+    assert!(error.paragraph().contains("GEOSERVER_DATA_DIR"), "{}", error.paragraph());
+    r.t.server.ensure_rules_of_layer(&r.t.workspace, &day, &rules, Some(&r.data_dir)).await.unwrap();
+    assert_eq!(r.shown().await[r.key("roads.day.r")], "A");
 }

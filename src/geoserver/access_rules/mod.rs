@@ -75,7 +75,8 @@ impl GeoServer {
     /// Puts back the rules that decide about a layer, before the layer is made: GeoServer drops a
     /// layer's own rules when the layer is deleted, and a workspace's with the workspace. Rules that are
     /// there are left as they are, whatever their roles. Sends nothing when no rule names the layer
-    /// or its workspace.
+    /// or its workspace. `data_dir` is as for [`GeoServer::apply_access_rules`], by which rules go that cannot be
+    /// added one by one.
     ///
     /// # Errors
     ///
@@ -85,11 +86,12 @@ impl GeoServer {
         workspace: &GeoName,
         layer: &GeoName,
         rules: &AccessRules,
+        data_dir: Option<&Path>,
     ) -> Result<Change> {
         if !rules.decide_about(workspace.as_str(), layer.as_str()) {
             return Ok(Change::Unchanged);
         }
-        self.writer().await.ensure_rules_of_layer(workspace.as_str(), layer.as_str(), rules).await
+        self.writer().await.ensure_rules_of_layer(workspace.as_str(), layer.as_str(), rules, data_dir).await
     }
 }
 
@@ -214,6 +216,7 @@ impl Writer<'_> {
         workspace: &str,
         layer: &str,
         rules: &AccessRules,
+        data_dir: Option<&Path>,
     ) -> Result<Change> {
         let shown = match self.catalog.access_rules.clone() {
             Some(shown) => shown,
@@ -224,7 +227,7 @@ impl Writer<'_> {
             return Ok(Change::Unchanged);
         }
         if lacking.iter().flatten().any(|(key, _)| !key.can_be_posted()) {
-            return self.apply_access_rules(rules, None).await;
+            return self.apply_access_rules(rules, data_dir).await;
         }
         for added in &lacking {
             let document: Map<String, Value> =
