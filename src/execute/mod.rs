@@ -341,7 +341,7 @@ struct Run {
     geoserver_steps: Shared<(String, String), bool>,
     /// What the PostGIS stores of this pass were made with, by target and store.
     stores: Mutex<HashMap<(String, String), BTreeMap<String, String>>>,
-    /// What upstream WMS servers offer, by address and user.
+    /// What upstream WMS servers offer, by address, user and a digest of the password.
     capabilities: Shared<String, UpstreamLayers>,
     /// How the upstreams of this pass's WMS stores are reached.
     upstreams: Mutex<HashMap<(GeoName, GeoName), wms::Upstream>>,

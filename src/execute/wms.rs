@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::layer::{Tiled, boxes};
 use super::presentation::Presented;
@@ -142,8 +142,9 @@ impl Ctx<'_> {
     async fn ask_upstream(&self, server: &GeoServer, job: &WmsLayerJob) -> Result<Stepped<()>> {
         let upstream = self.upstream(server, &job.workspace, &job.store).await?;
         let (username, password) = (upstream.username.as_deref(), upstream.password.as_ref());
-        // Asked without the password that a store of this pass knows, it refuses.
-        let key = format!("{} {} {}", upstream.address, username.unwrap_or_default(), password.is_some());
+        // What one password opens another does not, nor none.
+        let digest = password.map(|password| openssl::sha::sha256(password.expose_secret().as_bytes()));
+        let key = format!("{} {} {digest:?}", upstream.address, username.unwrap_or_default());
         let limit = UPSTREAM_LIMIT.min(self.run.parts.choices.step_limit);
         let asked = self.run.capabilities.once(key, upstream_layers(&upstream.address, username, password, limit));
         let layers: UpstreamLayers = match asked.await {

@@ -144,6 +144,33 @@ async fn old_documents_and_passwords() {
     upstream.mood(Mood::Wants("reader", PASSWORD));
     not_a_word(&world.pull().succeeded(), PASSWORD);
     assert_eq!(world.geoserver().layer("w", "photo").unwrap().title, "Newer");
+
+    // Another store of the same user has an old password: each is asked with its own.
+    let again = |mut document: Value, job: i64| {
+        document["job_id"] = json!(job);
+        document
+    };
+    let (mut store_of_old, mut layer_of_old) = (again(store.clone(), 7), again(layer.clone(), 8));
+    for (field, value) in [("name", "outdated"), ("password", "0ld")] {
+        store_of_old[field] = json!(value);
+    }
+    for (field, value) in [("name", "other"), ("store", "outdated")] {
+        layer_of_old[field] = json!(value);
+    }
+    let outdated = ["geoserver/wms_stores/w.outdated.json", "geoserver/wms_layers/w.other.json"];
+    world.master.write(outdated[0], store_of_old.to_string());
+    world.master.write(outdated[1], layer_of_old.to_string());
+    world.master.write("geoserver/wms_stores/w.cascade.json", again(store.clone(), 5).to_string());
+    world.master.write("geoserver/wms_layers/w.photo.json", again(layer.clone(), 6).to_string());
+    world.commit("two passwords");
+    not_a_word(&world.pull().failed(), PASSWORD);
+    assert_eq!(world.state("geoserver/wms_layers/w.photo.json")["state"], json!("succeeded"));
+    let record = world.state(outdated[1]);
+    assert_eq!(record["state"], json!("failed"));
+    assert!(record.to_string().contains("refuses"), "{record:#}");
+    for file in outdated {
+        world.master.remove(file);
+    }
     for arguments in [&["status", "--json"][..], &["status"], &["check"]] {
         not_a_word(&world.slave(arguments), PASSWORD);
     }
