@@ -45,7 +45,7 @@ impl Ctx<'_> {
             styles: &job.styles,
             setting: &job.geoserver_setting,
             preview: &job.preview,
-            publication: job.job_id.map(|id| id.to_string()),
+            publication: Some(self.publication(job.job_id)),
         };
         let servers = self.unfinished_geoservers();
         self.note_purge(&job.workspace, &job.name).await?;

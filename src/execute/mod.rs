@@ -377,6 +377,8 @@ struct Ctx<'a> {
     run: &'a Run,
     job: usize,
     file: &'a JobFile,
+    /// Identifies the job's document.
+    content_md5: &'a str,
 }
 
 impl Run {
@@ -429,7 +431,7 @@ impl Run {
         if !job.after.is_empty() {
             self.removals.begins();
         }
-        let ctx = Ctx { run: self, job: index, file: &job.file };
+        let ctx = Ctx { run: self, job: index, file: &job.file, content_md5: &job.content_md5 };
         let work = async {
             // A kill must not leave a changed world behind an earlier success of the same content.
             self.write(Event::JobStarted { job: index }).await?;
@@ -550,6 +552,11 @@ impl Ctx<'_> {
             Job::AccessRules { content } => Box::pin(self.access_rules(&content)).await,
             Job::Auth { sql } => Box::pin(self.roles(&sql)).await,
         }
+    }
+
+    /// Tells one publication from another: masters need not give a `job_id` to what is no feature.
+    fn publication(&self, job_id: Option<i64>) -> String {
+        job_id.map_or_else(|| self.content_md5.to_owned(), |id| id.to_string())
     }
 
     /// Tells the other jobs that this slave does not take what this one is about.

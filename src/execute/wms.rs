@@ -92,6 +92,8 @@ impl Ctx<'_> {
             srs: spatial.crs.clone(),
             boxes: boxes(spatial, spatial.crs.as_deref().unwrap_or(&self.run.parts.choices.default_crs)),
         };
+        // Whether the upstream's pictures are others is known to nobody but who publishes.
+        let content = &format!("{} {} {}", job.store, job.native_name, self.publication(job.job_id));
         self.note_purge(&job.workspace, &job.name).await?;
         self.on_each(&self.unfinished_geoservers(), |server| {
             let wanted = &wanted;
@@ -105,8 +107,7 @@ impl Ctx<'_> {
                     name: &job.name,
                     setting: &job.geoserver_setting,
                     vector_formats: false,
-                    // Whether the upstream's pictures are others is known to nobody but who publishes.
-                    content: format!("{} {} {:?}", job.store, job.native_name, job.job_id),
+                    content: content.clone(),
                     is_new: change == Change::Created,
                 };
                 self.step(Step::TileLayer, target, Box::pin(self.tile_layer(server, &tiled))).await

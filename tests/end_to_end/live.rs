@@ -51,7 +51,8 @@ async fn layers_of_another_database_come_with_styles_and_go() {
     let towns = world.publish_live_layer(&w, "far", "towns", &styled);
     let view = json!({"table": "large", "viewsql": "select * from far.towns where inhabitants > 3000", "job_id": 2});
     let large = world.publish_live_layer(&w, "far", "large", &view);
-    let lost = world.publish_live_layer(&w, "far", "lost", &json!({"table": "no_such_table"}));
+    let bare = json!({"table": "no_such_table", "job_id": null});
+    let lost = world.publish_live_layer(&w, "far", "lost", &bare);
     world.commit("live");
     let outcome = world.pull().failed();
     assert!(outcome.text().contains("no_such_table"), "{}", outcome.text());
@@ -85,6 +86,18 @@ async fn layers_of_another_database_come_with_styles_and_go() {
     world.pull().succeeded();
     assert_eq!(rest.layers(&w).await, ["large", "lost", "towns"]);
     assert_eq!(rest.styles(&w).await, ["towns"]);
+
+    // A publication may mean other data, also where no `job_id` tells it from the last one.
+    admin
+        .batch_execute("insert into far.no_such_table values (6, 'far', 6, st_setsrid(st_makepoint(140, -31), 4283))")
+        .await
+        .unwrap();
+    world.publish_live_layer(&w, "far", "lost", &bare);
+    world.commit("other data");
+    world.pull().succeeded();
+    if let Some(double) = world.doubles.first() {
+        assert_eq!(double.layer(&w, "lost").unwrap().native_box.unwrap().maxx, 140.0, "the boxes are computed again");
+    }
 
     for file in [&towns, &large, &lost, &store_file] {
         world.master.remove(file);

@@ -19,7 +19,7 @@ pub(crate) fn with(mut a: Value, b: &Value) -> Value {
 
 impl World {
     /// Writes a thin job file and its metadata: `folder` is that of the kind, and the metadata names
-    /// workspace and name.
+    /// workspace and name. With a `job_id` of null there neither of them has one.
     pub(crate) fn publish_thin(&self, folder: &str, metadata: &Value) -> String {
         let (workspace, name) = (metadata["workspace"].as_str().unwrap(), metadata["name"].as_str().unwrap());
         let job = self.next_job();
@@ -27,7 +27,10 @@ impl World {
         fs::create_dir_all(&dir).unwrap();
         let file = dir.join(format!("{name}.{folder}.json"));
         fs::write(&file, metadata.to_string()).unwrap();
-        let document = json!({"job_id": job, "action": "publish", "meta": self.reference(&file)});
+        let mut document = json!({"job_id": job, "action": "publish", "meta": self.reference(&file)});
+        if metadata.get("job_id").is_some_and(Value::is_null) {
+            document.as_object_mut().unwrap().remove("job_id");
+        }
         let path = format!("geoserver/{folder}/{workspace}.{name}.json");
         self.master.write(&path, document.to_string());
         path
