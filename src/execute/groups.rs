@@ -45,7 +45,7 @@ impl Ctx<'_> {
                     name: &job.name,
                     setting: &job.geoserver_setting,
                     vector_formats: false,
-                    content: crate::plan::hex_md5(format!("{members:?}").as_bytes()),
+                    content: content(&members),
                     is_new: false,
                 };
                 self.step(Step::TileLayer, target, Box::pin(self.tile_layer(server, &tiled))).await?;
@@ -165,6 +165,7 @@ impl Ctx<'_> {
         };
         self.layer_rules(server, &job.workspace, &job.name).await?;
         self.forget_places_in(server, &job.workspace, &job.name).await?;
+        self.tiles_may_be_old(server, &job.workspace, &job.name, &content(&members)).await?;
         let change = server.publish_layer_group(&group).await?;
         let end = if for_later {
             StepEnd::Skipped
@@ -208,6 +209,11 @@ pub(super) fn taken_out_of(groups: &[GeoName]) -> Option<String> {
     let word = if groups.len() == 1 { "group" } else { "groups" };
     let names = groups.iter().map(GeoName::as_str).collect::<Vec<_>>().join(", ");
     (!groups.is_empty()).then(|| format!("taken out of the layer {word} {names}"))
+}
+
+/// Identifies what maps of a group of these members show.
+fn content(members: &[Member]) -> String {
+    crate::plan::hex_md5(format!("{members:?}").as_bytes())
 }
 
 fn names(members: &[&GroupMember]) -> String {

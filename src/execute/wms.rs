@@ -101,6 +101,7 @@ impl Ctx<'_> {
                 self.after_rules().await;
                 let target = Some(server.name());
                 self.step(Step::Upstream, target, Box::pin(self.ask_upstream(server, job))).await?;
+                self.tiles_may_be_old(server, &job.workspace, &job.name, content).await?;
                 let change = self.step(Step::WmsLayer, target, Box::pin(self.wms_layer_on(server, wanted))).await?;
                 let tiled = Tiled {
                     workspace: &job.workspace,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use borg_slave::state_repo::Vcs;
 
 use super::*;
+use crate::support::geoserver::GeoServerDouble;
 use crate::support::upstream::{Mood, UpstreamWms};
 
 const PASSWORD: &str = "upstr3am-s3cret";
@@ -101,6 +102,10 @@ async fn a_cascaded_layer_moves_with_its_groups_and_rules() {
     }
     assert_eq!((rest.group(&w, "both").await, rest.rules().await), (members, rules));
 
+    if let Some(double) = world.doubles.first() {
+        tiles_are_of_what_is_published_last(&world, double, &w);
+    }
+
     // The store goes with its layers, which have no removals of their own.
     world.master.remove(format!("geoserver/layergroups/{w}.both.json"));
     world.master.remove(format!("geoserver/wms_stores/{w}.second.json"));
@@ -114,6 +119,41 @@ async fn a_cascaded_layer_moves_with_its_groups_and_rules() {
     world.commit("remove the layers afterwards");
     world.pull().succeeded();
     rest.drop_workspace(&w).await;
+}
+
+/// Of a layer and a group that were cascaded as `relief` and `both` through the store `second`.
+fn tiles_are_of_what_is_published_last(world: &World, double: &GeoServerDouble, w: &str) {
+    let truncations = || double.requests().iter().filter(|request| request.path.contains("masstruncate")).count();
+    let more = json!({"title": "Moved", "job_id": null, "geoserver_setting": {"create_cache_layer": true}});
+    let cached = json!({"geoserver_setting": {"create_cache_layer": true}});
+    let both = [("wms_layer", "photo"), ("wms_layer", "relief")];
+    let relief = world.publish_wms_layer(w, "second", "relief", "photo", &more);
+    let group = world.publish_group(w, "both", &both, &cached);
+    world.commit("with tiles");
+    world.pull().succeeded();
+
+    // The upstream's pictures may be others, also where no `job_id` tells so.
+    double.clear_requests();
+    world.publish_wms_layer(w, "second", "relief", "photo", &more);
+    world.commit("again");
+    world.pull().succeeded();
+    assert!(truncations() >= 2, "the layer's and its group's");
+
+    // What was published in between, and whose tiles could not be emptied, leaves none behind.
+    let first = [&relief, &group].map(|file| fs::read(world.master.path().join(file)).unwrap());
+    double.fail_on(Some("masstruncate"));
+    world.publish_wms_layer(w, "second", "relief", "relief", &more);
+    world.publish_group(w, "both", &both[..1], &cached);
+    world.commit("others");
+    world.pull().failed().says(&relief).says(&group);
+    double.fail_on(None);
+    double.clear_requests();
+    for (file, content) in [&relief, &group].into_iter().zip(first) {
+        world.master.write(file, content);
+    }
+    world.commit("back");
+    world.pull().succeeded();
+    assert!(truncations() >= 2, "the layer's, and those of the group, which lacked the layer in between");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -131,10 +131,7 @@ impl Ctx<'_> {
             Some(tiles.split_once(' ')?.0.to_owned())
         });
         let content = layer.shown(data.as_deref().unwrap_or("unknown"));
-        if self.recall(server, &tiles_key).as_ref() != Some(&content) {
-            // From here on tiles may be drawn of either.
-            self.forget(server, &tiles_key).await?;
-        }
+        self.tiles_may_be_old(server, layer.workspace, layer.name, &content).await?;
         let change = self
             .step(
                 Step::FeatureType,

@@ -53,6 +53,19 @@ impl Ctx<'_> {
         Ok(((), super::step_end(change), message))
     }
 
+    /// Forgets what the tiles of a layer or group show, before that becomes another content: from then on they
+    /// may be drawn of either.
+    pub(in crate::execute) async fn tiles_may_be_old(
+        &self,
+        server: &GeoServer,
+        workspace: &GeoName,
+        name: &GeoName,
+        content: &str,
+    ) -> Result<()> {
+        let key = Self::fact_key("tiles", workspace, name);
+        if self.recall(server, &key).as_deref() == Some(content) { Ok(()) } else { self.forget(server, &key).await }
+    }
+
     /// The groups that show a layer, or group, that has changed or is about to. What the CDN has of them is
     /// purged at the end of the run, once for all their members.
     pub(in crate::execute) async fn old_maps_of_groups(

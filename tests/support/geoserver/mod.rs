@@ -126,6 +126,7 @@ struct State {
     log: Mutex<Vec<Request>>,
     pace: Mutex<Pace>,
     fail: Mutex<(usize, u16)>,
+    fail_on: Mutex<Option<&'static str>>,
     hang: watch::Sender<bool>,
 }
 
@@ -165,6 +166,7 @@ impl GeoServerDouble {
             log: Mutex::default(),
             pace: Mutex::default(),
             fail: Mutex::default(),
+            fail_on: Mutex::default(),
             hang: watch::Sender::new(false),
         });
         let (running, address) = serve(&state, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
@@ -213,6 +215,11 @@ impl GeoServerDouble {
     /// Answers the next requests with this status and an empty text, without doing anything.
     pub(crate) fn fail_next(&self, requests: usize, status: u16) {
         *lock(&self.state.fail) = (requests, status);
+    }
+
+    /// Answers requests whose path holds this with 500 from now on, without doing anything; with nothing no more.
+    pub(crate) fn fail_on(&self, part: Option<&'static str>) {
+        *lock(&self.state.fail_on) = part;
     }
 
     /// The administrator's password from now on.
@@ -352,6 +359,9 @@ async fn answer(state: &State, req: &mut Req) -> Result<Reply, Fault> {
             fail.0 -= 1;
             return Err(Fault::Text(fail.1, String::new()));
         }
+    }
+    if lock(&state.fail_on).is_some_and(|part| req.raw_path.contains(part)) {
+        return Err(Fault::Text(500, String::new()));
     }
     req.user = security::log_in(state, req)?;
     let segments = req.segments();
