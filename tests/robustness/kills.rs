@@ -146,7 +146,7 @@ async fn fifty_kills_end_in_the_state_of_a_slave_that_was_left_alone() {
     let seed = chance.0;
     let wanted = number_from_env("BORG_TEST_KILLS").map_or(KILLS, |kills| u32::try_from(kills).unwrap());
     let (killed, calm) = (world().await, world().await);
-    let mut scene = Scene::new(&killed, "wild").await;
+    let mut scene = Scene::new(&killed, "wildlayers").await;
     scene.next();
     let clock = Instant::now();
     killed.pull().succeeded();
@@ -205,13 +205,13 @@ async fn fifty_kills_end_in_the_state_of_a_slave_that_was_left_alone() {
     let rounds = scene.round;
     killed.pull().succeeded();
 
-    let mut calm_scene = Scene::new(&calm, "tame").await;
+    let mut calm_scene = Scene::new(&calm, "tamelayers").await;
     for _ in 0..2 {
         calm_scene.next();
         calm.pull().succeeded();
     }
     processes::nothing_is_left(&killed, Duration::from_secs(10)).await;
-    let (wild, tame) = (snapshot::of(&killed, "wild").await, snapshot::of(&calm, "tame").await);
+    let (wild, tame) = (snapshot::of(&killed, "wildlayers").await, snapshot::of(&calm, "tamelayers").await);
     if wild != tame {
         let only = |one: &str, other: &str| {
             let other: Vec<_> = other.lines().collect();

@@ -41,7 +41,8 @@ const DATABASE: &[(&str, &str)] = &[
     ),
 ];
 
-/// All of the world below the workspaces that begin with `prefix`, which is written as `*`.
+/// All of the world below the workspaces that begin with `prefix`, which is written as `*`. The roles are those
+/// of all databases, so no other test may use a prefix that begins as this one.
 pub(super) async fn of(world: &World, prefix: &str) -> String {
     let mut text = String::new();
     let admin = world.database.admin().await;
