@@ -54,8 +54,7 @@ impl Ctx<'_> {
         let channel = self.file.channel.as_deref().unwrap_or_default();
         let name = self.run.preview_name(channel, layer.workspace.as_str(), layer.name.as_str())?;
         let picture = self.step(Step::Preview, None, Box::pin(self.picture(layer))).await?;
-        let root = if previews.is_shared { to.dir() } else { &previews.root };
-        let relative = name.place(root, picture.bytes, picture.extension).await?;
+        let relative = previews.keep(&name, picture, &to).await?;
         if !previews.is_shared {
             let send = Box::pin(async {
                 self.run.parts.transfer.send(&previews.root, &relative, &to).await?;

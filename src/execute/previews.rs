@@ -1,6 +1,7 @@
 //! Previews that could not be made when their layer was published: they are on record, and tried again by
 //! themselves, more and more seldom, without their job.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::events::PreviewOf;
 use super::presentation::Presented;
-use super::{Ctx, Event, Run};
+use super::{Ctx, Event, Previews, Run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::geoserver::{MapLink, MapRequest, Picture};
 use crate::job::Companion;
@@ -117,6 +118,15 @@ impl Ctx<'_> {
     }
 }
 
+impl Previews {
+    /// Puts a picture to the others of this machine, or directly to the master's where those are shared; gives
+    /// its path there.
+    pub(super) async fn keep(&self, name: &PreviewName, picture: Picture, to: &Destination) -> Result<PathBuf> {
+        let root = if self.is_shared { to.dir() } else { &self.root };
+        name.place(root, picture.bytes, picture.extension).await
+    }
+}
+
 impl Run {
     fn keep_due(&self, key: &str, due: Option<&Due>) {
         let value = due.map(Due::write);
@@ -197,8 +207,7 @@ impl Run {
         let Some(previews) = &self.parts.previews else { return Err(none()) };
         let name = self.preview_name(&due.channel, &due.workspace, &due.name)?;
         let to = &Destination::parse(&due.to)?;
-        let root = if previews.is_shared { to.dir() } else { &previews.root };
-        let relative = name.place(root, picture.bytes, picture.extension).await?;
+        let relative = previews.keep(&name, picture, to).await?;
         if !previews.is_shared {
             self.parts.transfer.send(&previews.root, &relative, to).await?;
         }

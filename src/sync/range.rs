@@ -8,7 +8,7 @@ use super::standing::Standing;
 use super::{Prepared, Request};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
-use crate::execute;
+use crate::execute::{self, Shown};
 use crate::job::{self, JobFile, JobKind};
 use crate::journal::{Journal, Known, State};
 use crate::plan::{self, Again, Candidate, Patience};
@@ -381,7 +381,7 @@ async fn done_anew(
     let files = repository.files(tip).await?;
     let here = files.iter().filter(|path| others.contains(path.as_str()));
     let here = here.filter_map(|path| job::classify(path, &settings.channels));
-    let stems: HashSet<String> = published.chain(here).filter(can_be_member).map(|file| file.stem).collect();
+    let stems: HashSet<String> = published.chain(here).filter(is_shown).map(|file| file.stem).collect();
     for ((target, key), members) in journal.markers()? {
         if !members.split(',').any(|member| stems.contains(member)) {
             continue;
@@ -399,9 +399,8 @@ async fn done_anew(
 }
 
 /// Whether a layer group may hold what the file publishes.
-fn can_be_member(file: &JobFile) -> bool {
-    file.companion.is_none()
-        && matches!(file.kind, JobKind::Feature | JobKind::WmsLayer | JobKind::LiveLayer | JobKind::LayerGroup)
+fn is_shown(file: &JobFile) -> bool {
+    Shown::by(file).is_some()
 }
 
 /// The groups that hold layers which these candidates turn into layers of another kind: such a one is removed, and so
@@ -412,7 +411,7 @@ async fn groups_to_lose_members(
     tip: &Revision,
     candidates: &[Candidate],
 ) -> Result<BTreeSet<String>> {
-    let layers = || candidates.iter().filter(|candidate| can_be_member(&candidate.file));
+    let layers = || candidates.iter().filter(|candidate| is_shown(&candidate.file));
     let removed: HashSet<&str> =
         layers().filter(|candidate| candidate.deleted).map(|candidate| candidate.file.stem.as_str()).collect();
     let turned: HashSet<&str> = layers()
