@@ -6,6 +6,7 @@
 //! writes nothing down itself, but waits where a kill would leave a record of what is no longer so.
 
 mod access_rules;
+mod background;
 mod events;
 mod facts;
 mod feature;
@@ -14,6 +15,7 @@ mod groups;
 mod layer;
 mod live;
 mod metadata;
+mod parts;
 mod places;
 mod presentation;
 mod previews;
@@ -27,7 +29,6 @@ mod targets;
 mod wms;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,25 +39,24 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+pub use self::background::{Background, Shown};
 use self::events::Ended;
 pub use self::events::{Event, JobAbout, JobEnd, Note, PreviewOf, Step, StepEnd};
 pub use self::facts::Facts;
 pub use self::followers::RELOAD;
 pub use self::groups::{INCOMPLETE_GROUPS, LEFT_GROUPS};
 pub use self::metadata::complete;
+pub use self::parts::{CdnParts, Choices, Parts, Previews};
 pub use self::previews::{PREVIEWS, preview_is_due};
 use self::removals::{Removals, Role};
 use self::shared::Shared;
 use self::tables::Tables;
-use crate::cdn::Cdn;
 use crate::error::{Error, ErrorKind, Result};
-use crate::filter::{Filters, Verdict};
-use crate::geoserver::{AccessRules, GeoServer, UpstreamLayers};
-use crate::job::{Action, AuthLevel, Document, Job, JobFile, JobKind};
+use crate::filter::Verdict;
+use crate::geoserver::{AccessRules, UpstreamLayers};
+use crate::job::{Action, Document, Job, JobFile, JobKind};
 use crate::name::GeoName;
 use crate::plan::{Plan, PlannedJob, Work};
-use crate::postgres::Database;
-use crate::transfer::Transfer;
 
 /// How long running steps may take to reach a safe point once the run is asked to stop. Container
 /// engines kill after 10 s.
@@ -78,125 +78,6 @@ const DRAWINGS: usize = 2;
 
 /// How long files are kept that were begun for a job that failed.
 const BEGUN_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// What jobs work with, built from the settings.
-#[derive(Debug)]
-pub struct Parts {
-    /// Brings files.
-    pub transfer: Transfer,
-    /// The slave's database; `None` leaves it out.
-    pub database: Option<Database>,
-    /// The GeoServers; none leaves them out.
-    pub geoservers: Vec<GeoServer>,
-    /// GeoServers that share the data directory of the first: they read it again once that was written.
-    pub followers: Vec<GeoServer>,
-    /// Previews of layers, where they are wanted.
-    pub previews: Option<Previews>,
-    /// The CDN that is told when a layer has changed.
-    pub cdn: Option<CdnParts>,
-    /// Which jobs this slave takes.
-    pub filters: Filters,
-    /// Choices of the operator.
-    pub choices: Choices,
-}
-
-/// Where previews go.
-#[derive(Debug, Clone)]
-pub struct Previews {
-    /// The directory that holds them.
-    pub root: PathBuf,
-    /// The slave's folder in it.
-    pub slave_name: String,
-    /// It is the master's own directory, mounted here: nothing is sent.
-    pub is_shared: bool,
-}
-
-/// The CDN, and which of its addresses stand for a layer.
-#[derive(Debug)]
-pub struct CdnParts {
-    /// Sends purges.
-    pub client: Cdn,
-    /// What to purge for a layer.
-    pub addresses: crate::config::Fastly,
-}
-
-/// Choices of the operator that shape jobs.
-#[derive(Debug, Clone)]
-pub struct Choices {
-    /// What the operator leaves out.
-    pub skip: crate::config::Skip,
-    /// Make the grid sets `gda94` and `mercator` where a GeoServer lacks them.
-    pub create_grid_sets: bool,
-    /// Where the data directory of a GeoServer is on this machine, by the GeoServer's name.
-    pub data_dirs: HashMap<String, PathBuf>,
-    /// The longest that the removal of tiles may take.
-    pub step_limit: Duration,
-    /// Namespace URI of a workspace, with `{}` for the workspace.
-    pub workspace_namespace: crate::config::Template,
-    /// Name of a workspace's PostGIS store, with `{}` for the workspace.
-    pub datastore_name: crate::config::Template,
-    /// Spatial reference system where none is found, `EPSG:n`.
-    pub default_crs: String,
-    /// Connection parameters that every PostGIS store shares: host, port, database, user.
-    pub store_connection: BTreeMap<String, String>,
-    /// Password of the PostGIS stores.
-    pub store_password: Option<secrecy::SecretString>,
-    /// How many restores run at once.
-    pub parallel_restores: usize,
-    /// Keep fetched files, because other slaves take them from here.
-    pub keep_cached_files: bool,
-}
-
-/// What maps show, by `workspace.name`. A group may have the name of a layer.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Shown {
-    /// A layer of whatever kind.
-    Layer(String),
-    /// A layer group.
-    Group(String),
-}
-
-impl Shown {
-    /// What the job of this file makes; nothing when it is a store or the like, or an auxiliary file, which says
-    /// nothing of its layer.
-    #[must_use]
-    pub fn by(file: &JobFile) -> Option<Self> {
-        file.companion.is_none().then(|| Self::named(file.kind, &file.stem)).flatten()
-    }
-
-    fn named(kind: JobKind, stem: &str) -> Option<Self> {
-        match kind {
-            JobKind::Feature | JobKind::WmsLayer | JobKind::LiveLayer => Some(Self::Layer(stem.to_owned())),
-            JobKind::LayerGroup => Some(Self::Group(stem.to_owned())),
-            _ => None,
-        }
-    }
-}
-
-/// What earlier runs and the repository's tip tell a pass.
-#[derive(Debug, Default)]
-pub struct Background {
-    /// Facts about what was pushed to each target.
-    pub facts: Facts,
-    /// Per job file: targets whose GeoServer steps succeeded for the same content.
-    pub finished_targets: HashMap<String, HashSet<String>>,
-    /// Access level of each workspace that has a document in the repository.
-    pub workspace_levels: HashMap<String, AuthLevel>,
-    /// Removals that were carried out before, and now concern only GeoServers that have come in since.
-    pub removed_before: HashSet<String>,
-    /// What this slave's filters do not take.
-    pub filtered_layers: HashSet<Shown>,
-    /// What is for later, because the settings leave out what it needs.
-    pub waiting_layers: HashSet<Shown>,
-    /// Job files to be removed that the filters have always left out.
-    pub never_taken: HashSet<String>,
-    /// GeoServers that were to read their data directory again when the last run ended.
-    pub reload_due: HashSet<String>,
-    /// The job files of the layer groups at the tip, by `workspace.name`.
-    pub group_files: HashMap<String, Vec<String>>,
-    /// The access rules of each channel at the tip: path and content.
-    pub access_rules: Vec<(String, String)>,
-}
 
 /// Runs all jobs of `plan`; returns when every one has ended. Each job ends with one
 /// [`Event::JobEnded`], whatever happens to it; when `stop` is cancelled, jobs end early with
