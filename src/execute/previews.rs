@@ -60,9 +60,15 @@ impl Due {
         self.next_try <= now || now.checked_add(LONGEST_PAUSE).is_ok_and(|latest| self.next_try > latest)
     }
 
-    fn failed(mut self, now: Timestamp) -> Self {
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(LONGEST_PAUSE);
-        self.failures = self.failures.saturating_add(1);
+    fn failed(self, now: Timestamp) -> Self {
+        let failures = self.failures.saturating_add(1);
+        Self { failures, ..self }.put_off(now)
+    }
+
+    /// What was not tried, because another has waited for nothing, keeps its pause: those that make the others
+    /// wait come more and more seldom.
+    fn put_off(mut self, now: Timestamp) -> Self {
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.saturating_sub(1).min(16)).min(LONGEST_PAUSE);
         self.next_try = now.checked_add(pause).unwrap_or(Timestamp::MAX);
         self
     }
@@ -155,7 +161,7 @@ impl Run {
                 continue;
             }
             if no_geoserver || away.contains(&due.to) {
-                self.keep_due(&key, Some(&due.failed(now)));
+                self.keep_due(&key, Some(&due.put_off(now)));
                 continue;
             }
             let shown = match self.draw_what_is_due(&due).await {
@@ -232,6 +238,8 @@ impl Run {
                 Err(error) => failures.push(error.within(server.name())),
             }
         }
+        // One that answers is not away, whatever the others are.
+        failures.sort_by_key(|error| error.kind() == ErrorKind::Unreachable);
         Err(Error::all(failures).unwrap_or_else(none))
     }
 }
@@ -270,6 +278,7 @@ mod tests {
         }
         assert_eq!(pauses, [60, 120, 240, 480, 960, 1920, 3840, 7680, 15360, 21600, 21600]);
         assert_eq!(Due::read(&due.write()), Some(due.clone()));
+        assert_eq!(due.clone().put_off(now), due, "what was not tried keeps its pause");
         let after = |seconds: i64| now + jiff::SignedDuration::from_secs(seconds);
         assert!(!preview_is_due(&due.write(), after(21599)) && preview_is_due(&due.write(), after(21600)));
         assert!(preview_is_due(&due.write(), after(-10)), "the clock was set back");

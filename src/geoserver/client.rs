@@ -109,6 +109,8 @@ struct Inner {
     catalog: Mutex<Catalog>,
     /// Requests in a row that nobody answered.
     unanswered: AtomicU64,
+    /// Maps in a row that were not drawn within the time limit.
+    undrawn: AtomicU64,
     /// Why nothing is sent any more, until [`GeoServer::forget`].
     given_up: Mutex<Option<Error>>,
     observer: Option<ExchangeFn>,
@@ -146,6 +148,15 @@ struct Lost {
     again: bool,
     /// Nobody answers there.
     silent: bool,
+    /// A map was not drawn within the time limit.
+    undrawn: bool,
+}
+
+impl From<Error> for Lost {
+    /// What another try would not mend.
+    fn from(error: Error) -> Self {
+        Self { error, again: false, silent: false, undrawn: false }
+    }
 }
 
 impl GeoServer {
@@ -186,6 +197,7 @@ impl GeoServer {
                 version: OnceCell::new(),
                 catalog: Mutex::default(),
                 unanswered: AtomicU64::new(0),
+                undrawn: AtomicU64::new(0),
                 given_up: Mutex::default(),
                 observer,
             }),
@@ -211,6 +223,7 @@ impl GeoServer {
     pub async fn forget(&self) {
         *self.inner.catalog.lock().await = Catalog::default();
         self.inner.unanswered.store(0, Ordering::Relaxed);
+        self.inner.undrawn.store(0, Ordering::Relaxed);
         *self.inner.given_up.lock().await = None;
     }
 
@@ -257,22 +270,44 @@ impl GeoServer {
         // The tile cache has a REST interface of its own beside that of the catalog.
         let root = if path.starts_with("gwc/") { "" } else { "rest/" };
         let url = format!("{}/{root}{path}", self.inner.name);
-        self.exchange(Ask { method, url, body, accept: "application/json", limit: usize::MAX, draws: false }).await
+        self.exchange(Ask { method, url, body, accept: "application/json", limit: usize::MAX, draws: false })
+            .await
+            .map_err(|lost| lost.error)
     }
 
     /// GET of a picture of at most `limit` bytes from one of this GeoServer's services, of whatever status.
+    ///
+    /// A GeoServer that did not draw two maps in a row within the time limit is not asked for others before
+    /// [`GeoServer::forget`]: each of a thousand previews would take as long.
     pub(super) async fn draw(&self, url: String, limit: usize) -> Result<Answer> {
-        self.exchange(Ask { method: Method::GET, url, body: None, accept: "image/*", limit, draws: true }).await
+        if self.inner.undrawn.load(Ordering::Relaxed) >= SILENCE {
+            return Err(Error::new(
+                ErrorKind::Unreachable,
+                format!(
+                    "GeoServer has twice not drawn a map within {} s, so that no map is asked for any more in this run",
+                    self.inner.time_limit.as_secs_f64()
+                ),
+            )
+            .subject(self.name())
+            .hint("ask it for a map in a browser; its log tells what drawing waits for"));
+        }
+        let outcome =
+            self.exchange(Ask { method: Method::GET, url, body: None, accept: "image/*", limit, draws: true }).await;
+        match &outcome {
+            Err(lost) if lost.undrawn => self.inner.undrawn.fetch_add(1, Ordering::Relaxed),
+            _ => self.inner.undrawn.swap(0, Ordering::Relaxed),
+        };
+        outcome.map_err(|lost| lost.error)
     }
 
-    async fn exchange(&self, ask: Ask<'_>) -> Result<Answer> {
+    async fn exchange(&self, ask: Ask<'_>) -> Result<Answer, Lost> {
         let policy = ExponentialBuilder::new()
             .with_min_delay(Duration::from_millis(150))
             .with_factor(4.0)
             .with_max_times(2)
             .with_jitter();
         if let Some(error) = &*self.inner.given_up.lock().await {
-            return Err(error.copy());
+            return Err(Lost::from(error.copy()));
         }
         let outcome = (|| self.attempt(&ask))
             .retry(policy)
@@ -293,7 +328,7 @@ impl GeoServer {
             }
             _ => self.inner.unanswered.store(0, Ordering::Relaxed),
         }
-        outcome.map_err(|lost| lost.error)
+        outcome
     }
 
     /// Whether GeoServer answers something small: then it is alive, and what it did not answer was large.
@@ -341,34 +376,27 @@ impl GeoServer {
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(lost)? {
             if body.len() + chunk.len() > ask.limit {
-                return Err(Lost {
-                    error: Error::new(
-                        ErrorKind::GeoServer,
-                        format!("the answer is longer than {} bytes and was left", ask.limit),
-                    )
-                    .subject(format!("{method} {url}")),
-                    again: false,
-                    silent: false,
-                });
+                let message = format!("the answer is longer than {} bytes and was left", ask.limit);
+                return Err(Error::new(ErrorKind::GeoServer, message).subject(format!("{method} {url}")).into());
             }
             body.extend_from_slice(&chunk);
         }
         let answer = Answer { method: method.clone(), url: url.clone(), status, content_type, body };
         match status {
             // GeoServer also answers 401 for stores that are not empty, without a challenge.
-            StatusCode::UNAUTHORIZED if !challenge.is_empty() => Err(Lost {
-                error: Error::new(ErrorKind::Denied, "GeoServer refuses the user name or the password")
+            StatusCode::UNAUTHORIZED if !challenge.is_empty() => {
+                Err(Error::new(ErrorKind::Denied, "GeoServer refuses the user name or the password")
                     .subject(self.name())
-                    .hint("set GEOSERVER_USERNAME and GEOSERVER_PASSWORD to an administrator of this GeoServer"),
-                again: false,
-                silent: false,
-            }),
+                    .hint("set GEOSERVER_USERNAME and GEOSERVER_PASSWORD to an administrator of this GeoServer")
+                    .into())
+            }
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => Err(Lost {
                 error: Error::new(ErrorKind::Unreachable, format!("GeoServer is not ready: {status} is answered"))
                     .subject(format!("{method} {url}"))
                     .hint("GeoServer starts, or has failed to: its log and that of its servlet container tell"),
                 again: *method != Method::POST,
                 silent: false,
+                undrawn: false,
             }),
             _ => Ok(answer),
         }
@@ -388,6 +416,7 @@ impl GeoServer {
                 .hint("an index on the geometry column, or a style with limits of scale, makes drawing faster"),
                 again: false,
                 silent: false,
+                undrawn: true,
             };
         }
         let (message, hint) = if error.is_timeout() && !refused {
@@ -416,7 +445,7 @@ impl GeoServer {
         let told = Error::new(ErrorKind::Unreachable, message).subject(subject).hint(hint);
         // The message says so already.
         let error = if error.is_timeout() && !refused { told } else { told.source(root_cause(error)) };
-        Lost { error, again, silent }
+        Lost { error, again, silent, undrawn: false }
     }
 }
 

@@ -89,7 +89,8 @@ impl GeoServer {
     /// # Errors
     ///
     /// [`ErrorKind::GeoServer`] with GeoServer's words when it does not draw the layer, or not within the
-    /// time limit; [`ErrorKind::Unreachable`] and [`ErrorKind::Denied`] when it cannot be asked.
+    /// time limit; [`ErrorKind::Unreachable`] and [`ErrorKind::Denied`] when it cannot be asked, the former also
+    /// when the time limit has ended the last two.
     pub async fn map_picture(&self, map: &MapRequest) -> Result<Picture> {
         let (srs, bounds) = extent(map);
         let (width, height) = size(bounds);

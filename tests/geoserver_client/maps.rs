@@ -147,12 +147,21 @@ async fn answers_that_are_no_pictures_too_long_or_too_late_are_refused() {
     let error = server.map_picture(&map).await.unwrap_err();
     assert!(error.message().contains("longer than"), "{}", error.paragraph());
 
-    // A layer that is slow to draw is no reason to give up the whole GeoServer.
+    // A layer that is slow to draw is no reason to give up the whole GeoServer, but two of them in a row are to
+    // leave the other maps for later.
     let server = client(&answering(Vec::new()).await, "admin", "geoserver", Duration::from_millis(200));
-    for _ in 0..3 {
+    for _ in 0..2 {
         let error = server.map_picture(&map).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::GeoServer, "{}", error.paragraph());
         assert!(error.message().contains("does not draw it within 0.2 s"), "{}", error.paragraph());
     }
-    assert_eq!(server.requests().reads, 3);
+    for _ in 0..3 {
+        let error = server.map_picture(&map).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unreachable, "{}", error.paragraph());
+        assert!(error.message().contains("no map is asked for any more"), "{}", error.paragraph());
+    }
+    assert_eq!(server.requests().reads, 2);
+    server.forget().await;
+    server.map_picture(&map).await.unwrap_err();
+    assert_eq!(server.requests().reads, 3, "the next run asks again");
 }
