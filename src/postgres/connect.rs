@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
 use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
+use openssl::x509::store::X509StoreBuilder;
 use postgres_openssl::MakeTlsConnector;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Mutex, OnceCell};
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::failure;
 use super::preflight::Versions;
+use super::pulse::{Pulse, Sessions};
 use crate::error::{Context, Error, ErrorKind, Result};
 
 /// What every session sets before it is used.
@@ -138,6 +140,10 @@ impl ConnectOptions {
         if mode != SslMode::Disable
             && let Some(file) = &self.ssl_root_cert
         {
+            // Whom everybody trusts has no say here, as with libpq: without a look at the host's name each of
+            // their certificates would do.
+            let nobody = X509StoreBuilder::new().context(ErrorKind::Settings, failed)?.build();
+            builder.set_cert_store(nobody);
             builder.set_ca_file(file).map_err(|source| {
                 Error::new(ErrorKind::Settings, "cannot read the root certificate of the database connection")
                     .subject(file.display().to_string())
@@ -226,6 +232,10 @@ pub(super) struct Shared {
     pub(super) locks: Mutex<super::lock::LockSession>,
     pub(super) versions: OnceCell<Versions>,
     pub(super) bookkeeping: OnceCell<()>,
+    /// Cancelled when the server has fallen silent.
+    pub(super) silence: CancellationToken,
+    /// Watches for that while there is work.
+    pulse: OnceCell<Pulse>,
     pool: Pool,
     tls: MakeTlsConnector,
 }
@@ -260,9 +270,10 @@ impl Database {
         patience: Duration,
     ) -> Result<Self> {
         let tls = options.tls()?;
-        let manager = Manager::from_config(
+        let silence = CancellationToken::new();
+        let manager = Manager::from_connect(
             options.driver_config(),
-            tls.clone(),
+            Sessions { tls: tls.clone(), silence: silence.clone() },
             ManagerConfig { recycling_method: RecyclingMethod::Fast },
         );
         // TLS and authentication take their time beyond the TCP connection that the driver limits.
@@ -284,6 +295,8 @@ impl Database {
                 locks: Mutex::new(super::lock::LockSession { client: None, held: HashSet::new() }),
                 versions: OnceCell::new(),
                 bookkeeping: OnceCell::new(),
+                silence,
+                pulse: OnceCell::new(),
                 pool,
                 tls,
             }),
@@ -300,10 +313,19 @@ impl Database {
 
     /// A session from the pool; with an empty `search_path`.
     pub(super) async fn client(&self) -> Result<Object> {
+        let shared = &self.shared;
+        let watched = async || Pulse::start(&shared.options, &shared.tls, shared.patience, &shared.silence);
+        shared.pulse.get_or_init(watched).await;
         tokio::select! {
-            client = self.shared.pool.get() => client.map_err(|error| failure::pool(error, &self.shared.options)),
-            () = self.shared.stop.cancelled() => Err(stopped()),
+            client = shared.pool.get() => client.map_err(|error| failure::pool(error, &shared.options)),
+            () = shared.stop.cancelled() => Err(stopped()),
+            () = shared.silence.cancelled() => Err(self.fell_silent()),
         }
+    }
+
+    /// The error of what waited for the server when it fell silent.
+    pub(super) fn fell_silent(&self) -> Error {
+        failure::silent(&self.shared.options)
     }
 
     /// Runs one statement that may take long, and cancels it on the server when the run is stopped.

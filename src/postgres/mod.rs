@@ -6,6 +6,7 @@
 //! - [`archive`](Archive): what a dump holds, and the refusal of what it may not hold.
 //! - [`session`](Session): one connection to another database, the master's.
 //! - `roles_script`: the organisation's roles, through `psql`.
+//! - `pulse`: a server that falls silent in the middle of a run ends what waits for it.
 //! - `replace`: the three moves that replace a table under its readers' feet:
 //!
 //! ```text
@@ -31,6 +32,7 @@ mod lock;
 mod preflight;
 mod programs;
 mod psql_script;
+mod pulse;
 mod reading;
 mod remove;
 mod replace;

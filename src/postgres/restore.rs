@@ -109,6 +109,7 @@ impl Database {
         loop {
             tokio::select! {
                 finished = &mut run => return finished,
+                () = self.shared.silence.cancelled() => return Err(self.fell_silent()),
                 rows = self.rows_loaded(&name), if checks_connection => match (rows, rows_before) {
                     (Some(rows), _) => {
                         rows_before = Some(rows);

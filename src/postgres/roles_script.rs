@@ -61,7 +61,10 @@ impl Database {
         if let Some(password) = &shared.options.password {
             cmd = cmd.env("PGPASSWORD", password.expose_secret());
         }
-        let finished = cmd.run_lines(|_| ()).await?;
+        let finished = tokio::select! {
+            finished = cmd.run_lines(|_| ()) => finished?,
+            () = shared.silence.cancelled() => return Err(self.fell_silent()),
+        };
         if finished.status.success() {
             return Ok(());
         }

@@ -2,9 +2,13 @@
 
 use borg_slave::config::{Place, load};
 use borg_slave::{report, wire};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 
 use super::*;
 use crate::support::postgres::{PASSWORD, ROLE};
+use crate::support::world::program;
 
 async fn preflight(options: ConnectOptions) -> Result<(), Error> {
     Database::new(options, 2, CancellationToken::new())?.preflight().await.map(|_| ())
@@ -79,6 +83,44 @@ async fn a_lost_connection_is_replaced() {
     assert_eq!(world.seen(&roads).await, (2, 10));
 }
 
+/// A server that hangs behind a connection that lives: nothing that was sent is answered, and who comes new is
+/// taken and never heard.
+#[tokio::test]
+async fn a_server_that_falls_silent_holds_nobody_for_ever() {
+    let world = World::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (port, upstream) = (listener.local_addr().unwrap().port(), world.db.options().port);
+    let frozen = CancellationToken::new();
+    let freezes = frozen.clone();
+    let proxy = tokio::spawn(async move {
+        let mut open = JoinSet::new();
+        while let Ok((mut near, _)) = listener.accept().await {
+            let frozen = freezes.clone();
+            open.spawn(async move {
+                let mut far = TcpStream::connect(("127.0.0.1", upstream)).await.unwrap();
+                tokio::select! {
+                    biased;
+                    () = frozen.cancelled() => std::future::pending().await,
+                    _ = copy_bidirectional(&mut near, &mut far) => {}
+                }
+            });
+        }
+    });
+    let options = ConnectOptions { port, ..world.db.options() };
+    let patience = Duration::from_millis(400);
+    let database = Database::with_patience(options, 4, CancellationToken::new(), patience).unwrap();
+    let roads = table("roads");
+    publish(&database, &world.archive(&Dump::new("roads"), &roads).await, &roads, "1").await.unwrap();
+    frozen.cancel();
+    let asked = tokio::time::timeout(Duration::from_secs(30), database.published_md5(&roads)).await;
+    let error = asked.expect("nobody waits for a server that is silent").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unreachable, "{}", error.paragraph());
+    let asked = tokio::time::timeout(Duration::from_secs(5), database.published_md5(&roads)).await;
+    let error = asked.expect("and it is not asked again").unwrap_err();
+    assert!(error.message().contains("did not answer in time"), "{}", error.paragraph());
+    proxy.abort();
+}
+
 #[tokio::test]
 async fn tls_is_what_its_mode_says_for_sessions_and_restores() {
     let dir = tempfile::tempdir().unwrap();
@@ -113,6 +155,7 @@ async fn tls_is_what_its_mode_says_for_sessions_and_restores() {
         }
     }
     reports_keep_to_it(&db, &cert, &other).await;
+    only_the_named_authority_counts(&db, &cert, &other);
     let database =
         Database::new(with("localhost", SslMode::VerifyFull, Some(&cert)), 2, CancellationToken::new()).unwrap();
     let roads = table("roads");
@@ -158,6 +201,31 @@ async fn reports_keep_to_it(db: &TestDatabase, cert: &Path, other: &Path) {
             }
             (outcome, _) => panic!("{host} {root:?}: {outcome:?}"),
         }
+    }
+}
+
+/// Whom the whole machine trusts has no say where the settings name an authority, as with libpq.
+fn only_the_named_authority_counts(db: &TestDatabase, cert: &Path, other: &Path) {
+    let clone = tempfile::tempdir().unwrap();
+    std::fs::create_dir(clone.path().join(".hg")).unwrap();
+    for (root, trusted) in [(other, false), (cert, true)] {
+        let output = command(&program())
+            .args(["check"])
+            .env_clear()
+            .envs([("PATH", std::env::var("PATH").unwrap()), ("SKIP_DB", "true".into()), ("SKIP_GS", "true".into())])
+            .env("STATE_REPOSITORY_ROOT", clone.path())
+            .envs([("MASTER_PGSQL_HOST", "127.0.0.1"), ("MASTER_PGSQL_SSLMODE", "verify-ca")])
+            .env("MASTER_PGSQL_PORT", db.options().port.to_string())
+            .envs([("MASTER_PGSQL_DATABASE", db.name()), ("MASTER_PGSQL_USERNAME", ROLE)])
+            .envs([("MASTER_PGSQL_PASSWORD", PASSWORD)])
+            .env("MASTER_PGSQL_SSLROOTCERT", root)
+            .env("SSL_CERT_FILE", cert)
+            .output()
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains("master"), "{said}");
+        assert_eq!(said.contains("certificate is not trusted"), !trusted, "{said}");
     }
 }
 
