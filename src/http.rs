@@ -1,9 +1,33 @@
 //! HTTP clients: what is the same for all whom this program talks to.
 
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use native_tls::TlsConnector;
 use reqwest::{ClientBuilder, redirect};
 use url::{Host, Url};
+
+/// How long certificates serve that were read: an authority that somebody adds to this machine counts soon.
+const CERTIFICATES_KEPT: Duration = Duration::from_secs(60);
+
+/// TLS that trusts whom this machine trusts. Reading the certificates takes as long as twenty requests, so that
+/// all clients of a run share them; who has something to wait for reads them meanwhile.
+///
+/// # Errors
+///
+/// When the TLS library cannot be set up.
+pub(crate) fn tls() -> Result<TlsConnector, native_tls::Error> {
+    static READ: Mutex<Option<(Instant, TlsConnector)>> = Mutex::new(None);
+    let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((when, tls)) = &*read
+        && when.elapsed() < CERTIFICATES_KEPT
+    {
+        return Ok(tls.clone());
+    }
+    let tls = TlsConnector::new()?;
+    *read = Some((Instant::now(), tls.clone()));
+    Ok(tls)
+}
 
 /// A client to be built: it gives its name, and follows no redirections, because a POST would arrive as GET
 /// and credentials would travel to wherever they lead. One for `this_machine` uses no proxy: a proxy for the
@@ -13,6 +37,11 @@ pub(crate) fn client(this_machine: bool, connect_limit: Duration) -> ClientBuild
         .user_agent(concat!("borg-slave/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())
         .connect_timeout(connect_limit);
+    let client = match tls() {
+        Ok(tls) => client.tls_backend_preconfigured(tls),
+        // It meets the same failure when it is built, and tells it.
+        Err(_) => client,
+    };
     if this_machine { client.no_proxy() } else { client }
 }
 
@@ -29,6 +58,12 @@ pub(crate) fn is_this_machine(url: &Url) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_takes_the_certificates_that_were_read() {
+        // With another version of the TLS library than its own, it would refuse them here.
+        client(false, Duration::from_secs(1)).build().unwrap();
+    }
 
     #[test]
     fn this_machine_has_several_names() {

@@ -78,6 +78,10 @@ async fn dry_run(session: &Session, request: &Request) -> Result<u8> {
 
 /// Opens the state repository; a hook gives the environment that shows the pending changesets.
 pub(super) async fn open_repository(session: &Session, hook_env: Option<HookEnv>) -> Result<StateRepo> {
+    if !session.settings.skip.gs {
+        // While the VCS starts. What goes wrong is told when somebody needs them.
+        drop(tokio::task::spawn_blocking(crate::http::tls));
+    }
     StateRepo::open(OpenOptions {
         branch: session.settings.state_branch.clone(),
         ssh: session.settings.state_ssh.clone(),

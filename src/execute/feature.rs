@@ -26,13 +26,14 @@ impl Ctx<'_> {
         // The styles are asked for in the moment in which the dump is: so they travel with it, and not
         // each by itself when its table is there.
         let dump = self.dump_to_load(job, &table).await?;
-        let (data, styles) = tokio::join!(
+        let store = self.workspace_store(job, &layer.store);
+        let (data, styles, ()) = tokio::join!(
             Box::pin(self.publish_table(job, &table, dump, voice, &mut notes)),
-            Box::pin(self.style_files(&layer, &servers))
+            Box::pin(self.style_files(&layer, &servers)),
+            Box::pin(self.prepare_stores(&servers, &store)),
         );
         data?;
         if !servers.is_empty() {
-            let store = self.workspace_store(job, &layer.store);
             let publish = self.publish_on_geoservers(&layer, Some(&store), &servers, styles?, &mut notes);
             let Some(styles) = Box::pin(publish).await? else {
                 return Ok(JobEnd::Waiting(

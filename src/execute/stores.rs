@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 
+use futures_util::future::join_all;
 use secrecy::SecretString;
 
 use super::{Ctx, StepEnd, Stepped};
@@ -39,6 +40,18 @@ impl Ctx<'_> {
         let changed = self.run.geoserver_steps.once(key.clone(), make).await?;
         let message = self.differing_settings(key, store);
         Ok(((), if changed { StepEnd::Done } else { StepEnd::Unchanged }, message))
+    }
+
+    /// Makes workspace and store while the layer's data are on their way. How that went, the steps tell that need
+    /// them.
+    pub(super) async fn prepare_stores(&self, servers: &[&GeoServer], store: &PostgisStore) {
+        self.after_rules().await;
+        join_all(servers.iter().map(async |server| {
+            if self.shared_workspace(server, &store.workspace).await.is_ok() {
+                let _ = self.shared_store(server, store).await;
+            }
+        }))
+        .await;
     }
 
     /// Says what of `store` is not as the job says, because another job of this pass came first.
