@@ -46,6 +46,8 @@ pub struct Background {
     pub filtered_layers: HashSet<Shown>,
     /// What is for later, because the settings leave out what it needs.
     pub waiting_layers: HashSet<Shown>,
+    /// Job files that publish a layer which takes the place of one of another kind by the same name.
+    pub replaces: HashSet<String>,
     /// Job files to be removed that the filters have always left out.
     pub never_taken: HashSet<String>,
     /// GeoServers that were to read their data directory again when the last run ended.

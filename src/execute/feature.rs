@@ -302,6 +302,16 @@ impl Ctx<'_> {
 
     /// Takes a feature layer away: from every GeoServer first, then from the database.
     pub(super) async fn remove_feature(&self, job: &FeatureRemoval) -> Result<JobEnd> {
+        if let Some(other) = self.replaced_by {
+            self.leave_to_another(other, &job.workspace, &job.name, &job.styles).await?;
+            self.remove_data(job).await?;
+            for extension in ["db", "tar"] {
+                self.evict(CacheName::dump(job.workspace.as_str(), job.name.as_str(), extension));
+            }
+            let mut notes = vec![format!("{other} has taken its place")];
+            self.note_left_out(true, true, &mut notes);
+            return Ok(succeeded(&notes));
+        }
         let servers = self.unfinished_geoservers();
         let store = self.store_of_workspace(&job.workspace)?;
         let layer = (&job.workspace, &store, &job.name);
@@ -318,6 +328,15 @@ impl Ctx<'_> {
         let mut notes = Vec::new();
         self.note_left_out(true, true, &mut notes);
         self.purge(&job.workspace, &job.name, &mut notes).await;
+        self.remove_data(job).await?;
+        self.remove_preview(&job.workspace, &job.name).await;
+        // Nobody is to take from here what is gone, so also where files are kept for others.
+        self.discard_leftovers(&job.workspace, &job.name, job.styles.iter());
+        Ok(succeeded(&notes))
+    }
+
+    /// Takes a layer's data from the database.
+    async fn remove_data(&self, job: &FeatureRemoval) -> Result<()> {
         // A table that went with an earlier try may be another layer's now.
         if let Some(database) = &self.run.parts.database
             && !self.is_finished(super::DATABASE)
@@ -334,10 +353,7 @@ impl Ctx<'_> {
             )
             .await?;
         }
-        self.remove_preview(&job.workspace, &job.name).await;
-        // Nobody is to take from here what is gone, so also where files are kept for others.
-        self.discard_leftovers(&job.workspace, &job.name, job.styles.iter());
-        Ok(succeeded(&notes))
+        Ok(())
     }
 
     /// Removes view and table, once the other jobs of the pass no longer need them.

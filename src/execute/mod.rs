@@ -260,6 +260,8 @@ struct Ctx<'a> {
     file: &'a JobFile,
     /// Identifies the job's document.
     content_md5: &'a str,
+    /// The file whose layer, of another kind, bears the name of the one that this job removes.
+    replaced_by: Option<&'a str>,
 }
 
 impl Run {
@@ -312,7 +314,6 @@ impl Run {
         if !job.after.is_empty() {
             self.removals.begins();
         }
-        let ctx = Ctx { run: self, job: index, file: &job.file, content_md5: &job.content_md5 };
         let work = async {
             // A kill must not leave a changed world behind an earlier success of the same content.
             self.write(Event::JobStarted { job: index }).await?;
@@ -321,10 +322,19 @@ impl Run {
             match job.work {
                 Work::Invalid(error) => Err(error),
                 Work::Superseded(why) => Ok(JobEnd::Superseded(why)),
-                Work::Run(document) => match self.superseded(&job.unless)? {
-                    Some(end) => Ok(end),
-                    None => Box::pin(ctx.document(*document, &mut voice)).await,
-                },
+                Work::Run(document) => {
+                    let replaced = self.superseded(&job.replaced_by)?;
+                    let ended = self.ended_with(&job.replaced_by, Ended::Succeeded);
+                    match self.superseded(&job.unless)?.or(replaced.filter(|_| ended.is_none())) {
+                        Some(end) => Ok(end),
+                        None => {
+                            let replaced_by = ended.or(job.replaced_before.as_deref());
+                            let (file, content_md5) = (&job.file, job.content_md5.as_str());
+                            let ctx = Ctx { run: self, job: index, file, content_md5, replaced_by };
+                            Box::pin(ctx.document(*document, &mut voice)).await
+                        }
+                    }
+                }
             }
         };
         let end = tokio::select! {
@@ -345,13 +355,16 @@ impl Run {
         self.mark_ended(index, ended);
     }
 
+    /// The file of one of these jobs that has ended so.
+    fn ended_with<'p>(&self, jobs: &'p [(usize, String)], wanted: Ended) -> Option<&'p str> {
+        let mut ends = jobs.iter().filter(|(job, _)| self.ended.get(*job).is_some());
+        ends.find(|(job, _)| *self.ended[*job].borrow() == Some(wanted)).map(|(_, path)| path.as_str())
+    }
+
     /// How a removal ends because of jobs that publish the same and have ended; none when they are all
     /// refused by the filters, so that it is to be carried out.
     fn superseded(&self, publications: &[(usize, String)]) -> Result<Option<JobEnd>> {
-        let ended = |wanted| {
-            let mut ends = publications.iter().filter(|(job, _)| self.ended.get(*job).is_some());
-            ends.find(|(job, _)| *self.ended[*job].borrow() == Some(wanted)).map(|(_, path)| path)
-        };
+        let ended = |wanted| self.ended_with(publications, wanted);
         if let Some(path) = ended(Ended::Succeeded) {
             return Ok(Some(JobEnd::Superseded(crate::plan::superseded_by(path))));
         }

@@ -3,7 +3,7 @@
 
 use super::Ctx;
 use crate::error::Result;
-use crate::geoserver::{GeoServer, Place, Places};
+use crate::geoserver::{Change, GeoServer, Place, Places};
 use crate::name::GeoName;
 
 /// The places of one layer in the groups of one GeoServer, and its access rules, as the journal keeps them.
@@ -11,6 +11,7 @@ pub(super) struct KeptPlaces<'a> {
     ctx: &'a Ctx<'a>,
     target: String,
     rules_target: String,
+    stand_in_target: String,
     layer: String,
 }
 
@@ -41,9 +42,25 @@ impl Places for KeptPlaces<'_> {
     async fn keep_rules(&self, rules: String) -> Result<()> {
         self.ctx.note(&self.rules_target, &self.layer, rules).await
     }
+
+    fn stand_in(&self) -> Option<GeoName> {
+        let kept = self.ctx.run.background.facts.get(&self.stand_in_target, &self.layer)?;
+        GeoName::new("layer", kept).ok()
+    }
+
+    async fn keep_stand_in(&self, layer: &GeoName) -> Result<()> {
+        self.ctx.note(&self.stand_in_target, &self.layer, layer.to_string()).await
+    }
 }
 
 impl KeptPlaces<'_> {
+    /// Something is kept: an earlier try has not come to its end, or this one has just begun.
+    pub(super) fn are_kept(&self) -> bool {
+        let facts = &self.ctx.run.background.facts;
+        let is_kept = |target| facts.get(target, &self.layer).is_some();
+        is_kept(&self.rules_target) || is_kept(&self.stand_in_target) || !self.keys().is_empty()
+    }
+
     /// The facts are kept under `workspace:layer/workspace:group`: no name holds a slash.
     fn keys(&self) -> Vec<String> {
         let keys = self.ctx.run.background.facts.keys(&self.target).into_iter();
@@ -53,6 +70,7 @@ impl KeptPlaces<'_> {
     /// The layer has its places and rules back, or is gone for good. Tells whether there were any places.
     pub(super) async fn forget(&self) -> Result<bool> {
         self.ctx.forget_of(&self.rules_target, &self.layer).await?;
+        self.ctx.forget_of(&self.stand_in_target, &self.layer).await?;
         let keys = self.keys();
         for key in &keys {
             self.ctx.forget_of(&self.target, key).await?;
@@ -62,11 +80,45 @@ impl KeptPlaces<'_> {
 }
 
 impl<'a> Ctx<'a> {
+    /// The layer that this job publishes is to take the place of one of another kind, if there is one.
+    pub(super) fn replaces_another(&self) -> bool {
+        self.run.background.replaces.contains(&self.file.path)
+    }
+
+    /// A layer goes for good, and what stands in for it.
+    pub(super) async fn forget_places_of(
+        &self,
+        server: &GeoServer,
+        workspace: &GeoName,
+        layer: &GeoName,
+    ) -> Result<()> {
+        let places = self.places(server, workspace, layer);
+        server.remove_stand_in(workspace, &places).await?;
+        places.forget().await.map(drop)
+    }
+
+    /// A layer has its places back; gives what has become of it.
+    pub(super) async fn has_places_back(
+        &self,
+        server: &GeoServer,
+        places: &KeptPlaces<'_>,
+        (workspace, layer): (&GeoName, &GeoName),
+        change: Change,
+    ) -> Result<Change> {
+        if !places.forget().await? {
+            return Ok(change);
+        }
+        // Meanwhile tiles of its groups may have been drawn without it: it does not count as new.
+        self.forget(server, &Self::fact_key("tiles", workspace, layer)).await?;
+        Ok(Change::Updated)
+    }
+
     pub(super) fn places(&'a self, server: &GeoServer, workspace: &GeoName, layer: &GeoName) -> KeptPlaces<'a> {
         KeptPlaces {
             ctx: self,
             target: target(server),
             rules_target: format!("rules on {}", server.name()),
+            stand_in_target: format!("stand-ins on {}", server.name()),
             layer: format!("{workspace}:{layer}"),
         }
     }

@@ -58,6 +58,10 @@ impl Ctx<'_> {
 
     /// Takes away what a store, layer or group job has made.
     pub(super) async fn remove(&self, job: &Removal) -> Result<JobEnd> {
+        if let Some(other) = self.replaced_by {
+            self.leave_to_another(other, &job.workspace, &job.name, &job.styles).await?;
+            return Ok(JobEnd::Succeeded(Some(format!("{other} has taken its place"))));
+        }
         let servers = self.unfinished_geoservers();
         let is_layer = matches!(job.kind, JobKind::WmsLayer | JobKind::LiveLayer | JobKind::LayerGroup);
         if is_layer {
@@ -86,6 +90,32 @@ impl Ctx<'_> {
             self.remove_preview(&job.workspace, &job.name).await;
         }
         Ok(succeeded(&notes))
+    }
+
+    /// Leaves the name of a layer that is to go to the one of another kind that bears it now, with its groups and
+    /// all else that goes by the name; only styles go that no other kind has.
+    pub(super) async fn leave_to_another(
+        &self,
+        other: &str,
+        workspace: &GeoName,
+        layer: &GeoName,
+        styles: &[GeoName],
+    ) -> Result<()> {
+        let is_cascaded = other.split('/').nth(1) == Some("wms_layers");
+        let store = self.store_of_workspace(workspace)?;
+        self.on_each(&self.unfinished_geoservers(), |server| {
+            let store = &store;
+            async move {
+                if is_cascaded && self.file.kind != JobKind::WmsLayer {
+                    return self.remove_from(server, (workspace, store, layer), None, styles).await;
+                }
+                let message = Some(format!("{other} has taken its place"));
+                let look = Box::pin(async { Ok(((), StepEnd::Unchanged, message)) });
+                self.step(Step::RemoveLayer, Some(server.name()), look).await
+            }
+        })
+        .await
+        .map(drop)
     }
 
     async fn remove_everywhere(&self, servers: &[&GeoServer], job: &Removal) -> Result<()> {
@@ -143,7 +173,8 @@ impl Ctx<'_> {
                     JobKind::WmsStore => server.remove_store(StoreKind::Wms, workspace, name).await?,
                     JobKind::LiveStore => server.remove_store(StoreKind::Data, workspace, name).await?,
                     JobKind::WmsLayer => {
-                        self.places(server, workspace, name).forget().await?;
+                        self.forget_places_of(server, workspace, name).await?;
+                        self.note_groups_to_leave(server, workspace, name).await?;
                         groups = self.note_who_leaves(server, workspace, name).await?;
                         server.remove_wms_layer(workspace, job.store.as_ref(), name).await?
                     }

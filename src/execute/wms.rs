@@ -9,7 +9,7 @@ use super::layer::{Tiled, boxes};
 use super::presentation::Presented;
 use super::{Ctx, JobEnd, Step, Stepped, succeeded};
 use crate::error::{Error, ErrorKind, Result};
-use crate::geoserver::{Change, GeoServer, UpstreamLayers, WmsLayer, WmsStore, upstream_layers};
+use crate::geoserver::{Change, GeoServer, Newcomer, UpstreamLayers, WmsLayer, WmsStore, upstream_layers};
 use crate::job::{WmsLayerJob, WmsStoreJob};
 use crate::name::GeoName;
 
@@ -129,14 +129,13 @@ impl Ctx<'_> {
     }
 
     async fn wms_layer_on(&self, server: &GeoServer, wanted: &WmsLayer) -> Result<Stepped<Change>> {
-        self.layer_rules(server, &wanted.workspace, &wanted.name).await?;
         let places = self.places(server, &wanted.workspace, &wanted.name);
-        let mut change = server.publish_wms_layer(wanted, &places).await?;
-        if places.forget().await? {
-            // Meanwhile tiles of its groups may have been drawn without it: it does not count as new.
-            self.forget(server, &Self::fact_key("tiles", &wanted.workspace, &wanted.name)).await?;
-            change = Change::Updated;
+        if self.replaces_another() {
+            server.make_room(Newcomer::WmsLayer(wanted), &places).await?;
         }
+        self.layer_rules(server, &wanted.workspace, &wanted.name).await?;
+        let change = server.publish_wms_layer(wanted, &places).await?;
+        let change = self.has_places_back(server, &places, (&wanted.workspace, &wanted.name), change).await?;
         Ok((change, super::layer::step_end(change), None))
     }
 

@@ -223,7 +223,7 @@ impl Writer<'_> {
     }
 
     /// Creates the type. None when it is there after all and is to be updated.
-    async fn create_feature_type(&mut self, wanted: &FeatureType) -> Result<Option<Change>> {
+    pub(super) async fn create_feature_type(&mut self, wanted: &FeatureType) -> Result<Option<Change>> {
         let list = path(
             &["workspaces", wanted.workspace.as_str(), "datastores", wanted.store.as_str(), "featuretypes"],
             "json",

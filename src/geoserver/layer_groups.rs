@@ -205,7 +205,7 @@ impl Writer<'_> {
     }
 
     /// The names of a workspace's layers; none when there is no workspace.
-    async fn layer_names(&mut self, workspace: &GeoName) -> Result<&BTreeSet<String>> {
+    pub(super) async fn layer_names(&mut self, workspace: &GeoName) -> Result<&BTreeSet<String>> {
         if !self.catalog.layer_names.contains_key(workspace) {
             let list = path(&["workspaces", workspace.as_str(), "layers"], "json");
             let document = self.server.find(&list, &format!("list the layers of the workspace {workspace}")).await?;

@@ -176,7 +176,12 @@ impl Writer<'_> {
         Ok((change.max(removed), kept))
     }
 
-    async fn remove_layer_of(&mut self, workspace: &GeoName, store: &GeoName, layer: &GeoName) -> Result<Change> {
+    pub(super) async fn remove_layer_of(
+        &mut self,
+        workspace: &GeoName,
+        store: &GeoName,
+        layer: &GeoName,
+    ) -> Result<Change> {
         self.catalog.layers.remove(&(workspace.clone(), layer.clone()));
         if let Some(names) = self.catalog.feature_types.get_mut(&(workspace.clone(), store.clone())) {
             names.remove(layer.as_str());

@@ -12,7 +12,8 @@
 //!
 //! One file per resource: `workspaces`, `stores`, `feature_types`, `layers`, `styles`, `wms_stores`,
 //! `wms_layers`, `layer_groups`, `tile_layers`, `grid_sets`, `access_rules`, and `maps` for pictures of
-//! layers; `removal` takes away stores and what is in layer groups, and `upstream` asks a cascaded
+//! layers; `removal` takes away stores and what is in layer groups, `exchange` lets a layer take the place of one of
+//! another kind, and `upstream` asks a cascaded
 //! server itself. Below them stand `client` (requests, time limits, repetition), `answer` (what
 //! GeoServer's answers mean), `json` (how GeoServer writes JSON), `fields` (what all documents have in
 //! common), `extents` (where a layer's data are), `secrets`, and `catalog` (what a handle remembers).
@@ -21,6 +22,7 @@ mod access_rules;
 mod answer;
 mod catalog;
 mod client;
+mod exchange;
 mod extents;
 mod feature_types;
 mod fields;
@@ -45,6 +47,7 @@ mod workspaces;
 
 pub use access_rules::{AccessRules, CatalogMode, write_access_rules_file};
 pub use client::{Endpoint, Exchange, ExchangeFn, GeoServer, RequestCount};
+pub use exchange::Newcomer;
 pub use feature_types::{Boxes, FeatureType, Freshness, ProjectionPolicy, SqlView, ViewGeometry};
 pub use grid_sets::GridSets;
 pub use layer_groups::{LayerGroup, Member};

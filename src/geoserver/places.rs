@@ -42,6 +42,16 @@ pub trait Places: Sync {
     ///
     /// When they cannot be kept; the layer then stays as it is.
     fn keep_rules(&self, rules: String) -> impl Future<Output = Result<()>> + Send;
+
+    /// The layer that is in those places meanwhile.
+    fn stand_in(&self) -> Option<GeoName>;
+
+    /// Keeps which one it is; that is on record when this returns, and the layer is made after it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be kept; the layer then stays as it is.
+    fn keep_stand_in(&self, layer: &GeoName) -> impl Future<Output = Result<()>> + Send;
 }
 
 impl Place {
@@ -66,7 +76,9 @@ impl Writer<'_> {
         workspace: &GeoName,
         layer: &GeoName,
         places: &[Place],
+        stand_in: Option<&GeoName>,
     ) -> Result<Change> {
+        let stand_in = stand_in.map(|stand_in| format!("{workspace}:{stand_in}"));
         let label = format!("{workspace}:{layer}");
         let mut change = Change::Unchanged;
         for place in places {
@@ -74,7 +86,7 @@ impl Writer<'_> {
             let found = self.read_group(of.as_ref(), name).await?;
             let Some(current) = found.document().map(told_members) else { continue };
             let before: Vec<(Value, Value)> = serde_json::from_str(&place.members).unwrap_or_default();
-            if let Some(members) = with(current, &before, &label) {
+            if let Some(members) = with(current, &before, &label, stand_in.as_deref()) {
                 let doing = format!("put the layer {label} back into the layer group {name}");
                 self.set_members(of.as_ref(), name, &members, &doing).await?;
                 change = Change::Updated;
@@ -84,11 +96,25 @@ impl Writer<'_> {
     }
 }
 
-/// `current` and the layer where it was `before`; None when it is in there.
-fn with(mut current: Vec<ToldMember>, before: &[ToldMember], label: &str) -> Option<Vec<ToldMember>> {
+/// `current` and the layer where its stand-in is, or else where it was `before`; None when it is in there.
+fn with(
+    mut current: Vec<ToldMember>,
+    before: &[ToldMember],
+    label: &str,
+    stand_in: Option<&str>,
+) -> Option<Vec<ToldMember>> {
     let is_it = |member: &ToldMember| is_layer(member, |name| name == label);
+    let stands_in = |member: &ToldMember| is_layer(member, |name| Some(name) == stand_in);
     if current.iter().any(is_it) {
-        return None;
+        let there = current.len();
+        current.retain(|member| !stands_in(member));
+        return (current.len() < there).then_some(current);
+    }
+    if current.iter().any(stands_in) {
+        for member in current.iter_mut().filter(|member| stands_in(member)) {
+            member.0["name"] = json!(label);
+        }
+        return Some(current);
     }
     let mut is_back = false;
     for (index, member) in before.iter().enumerate().filter(|(_, member)| is_it(member)) {
@@ -113,11 +139,27 @@ mod tests {
     }
 
     fn back(current: &[&str], before: &[&str], layer: &str) -> Option<Vec<String>> {
-        let members = with(told(current), &told(before), layer)?;
+        let members = with(told(current), &told(before), layer, None)?;
         for (member, style) in &members {
             assert_eq!(style["name"], format!("of {}", member["name"].as_str().unwrap()));
         }
-        Some(members.iter().map(|(member, _)| member["name"].as_str().unwrap().to_owned()).collect())
+        Some(names(&members))
+    }
+
+    fn names(members: &[ToldMember]) -> Vec<String> {
+        members.iter().map(|(member, _)| member["name"].as_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_layer_takes_the_places_of_its_stand_in() {
+        let before = told(&["w:a", "w:b", "w:c", "w:b"]);
+        let with = |current: &[&str]| with(told(current), &before, "w:b", Some("w:b__new")).map(|now| names(&now));
+        assert_eq!(with(&["w:x", "w:b__new", "w:c", "w:b__new"]).unwrap(), ["w:x", "w:b", "w:c", "w:b"]);
+        assert_eq!(with(&["w:b__new"]).unwrap(), ["w:b"]);
+        // Somebody has put it there meanwhile, or the group is without either.
+        assert_eq!(with(&["w:b", "w:b__new"]).unwrap(), ["w:b"]);
+        assert_eq!(with(&["w:b"]), None);
+        assert_eq!(with(&["w:a"]).unwrap(), ["w:a", "w:b", "w:b"]);
     }
 
     #[test]

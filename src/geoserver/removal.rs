@@ -21,7 +21,6 @@ use super::Change;
 use super::client::{GeoServer, Writer, path};
 use super::json;
 use super::layer_groups::item;
-use super::places::Place;
 
 /// Which kind a store is of. Stores of all kinds share their names within a workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,11 +51,11 @@ impl StoreKind {
 pub(super) type ToldMember = (Value, Value);
 
 /// A layer group that holds some of the layers that are to go.
-struct Group {
-    workspace: Option<GeoName>,
-    name: String,
+pub(super) struct Group {
+    pub(super) workspace: Option<GeoName>,
+    pub(super) name: String,
     /// All members.
-    before: Vec<ToldMember>,
+    pub(super) before: Vec<ToldMember>,
     /// Those that stay.
     after: Vec<ToldMember>,
 }
@@ -169,28 +168,8 @@ impl Writer<'_> {
 
     /// Takes a layer out of its groups; tells whether it was in any.
     pub(super) async fn take_layer_out_of_groups(&mut self, workspace: &GeoName, layer: &GeoName) -> Result<bool> {
-        let (layers, what) = one(workspace, layer);
-        self.take_out_of_groups(workspace, &layers, &what).await
-    }
-
-    /// Takes a layer that comes back out of its groups, once `note` has kept its places in them.
-    pub(super) async fn lift_out_of_groups<N>(
-        &mut self,
-        workspace: &GeoName,
-        layer: &GeoName,
-        note: impl FnOnce(Vec<Place>) -> N,
-    ) -> Result<()>
-    where
-        N: Future<Output = Result<()>>,
-    {
-        let (layers, what) = one(workspace, layer);
-        let groups = self.groups_to_leave(workspace, &layers, &what).await?;
-        if groups.is_empty() {
-            return Ok(());
-        }
-        note(groups.iter().map(|group| Place::new(group.workspace.as_ref(), &group.name, &group.before)).collect())
-            .await?;
-        self.leave_groups(&groups, &what).await
+        let layers = BTreeSet::from([layer.to_string()]);
+        self.take_out_of_groups(workspace, &layers, &format!("the layer {workspace}:{layer}")).await
     }
 
     async fn take_out_of_groups(&mut self, workspace: &GeoName, layers: &BTreeSet<String>, what: &str) -> Result<bool> {
@@ -247,7 +226,7 @@ impl Writer<'_> {
     }
 
     /// The layer groups, of the workspace and global, that hold one of `layers`.
-    async fn groups_with(&mut self, workspace: &GeoName, layers: &BTreeSet<String>) -> Result<Vec<Group>> {
+    pub(super) async fn groups_with(&mut self, workspace: &GeoName, layers: &BTreeSet<String>) -> Result<Vec<Group>> {
         let mut holding = Vec::new();
         if layers.is_empty() {
             return Ok(holding);
@@ -262,11 +241,6 @@ impl Writer<'_> {
         }
         Ok(holding)
     }
-}
-
-/// A layer by itself, and what it is called.
-fn one(workspace: &GeoName, layer: &GeoName) -> (BTreeSet<String>, String) {
-    (BTreeSet::from([layer.to_string()]), format!("the layer {workspace}:{layer}"))
 }
 
 /// The members of a group that GeoServer shows, as they are told to it.

@@ -5,9 +5,9 @@ use serde_json::{Map, Value, json};
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::GeoName;
 
-use super::access_rules::AccessRules;
 use super::answer::Answer;
 use super::client::{GeoServer, Writer, path};
+use super::exchange::Newcomer;
 use super::fields::{has_boxes, insert_boxes, keywords, keywords_value, plain, title};
 use super::places::Places;
 use super::secrets::without_addresses;
@@ -79,12 +79,9 @@ impl GeoServer {
     /// request.
     pub async fn publish_wms_layer(&self, wanted: &WmsLayer, places: &impl Places) -> Result<Change> {
         let mut writer = self.writer().await;
-        if let Some(rules) = places.kept_rules() {
-            let rules = AccessRules::parse(&rules)?;
-            writer.ensure_rules_of_layer(wanted.workspace.as_str(), wanted.name.as_str(), &rules, None).await?;
-        }
+        writer.give_back_rules(Newcomer::WmsLayer(wanted), places).await?;
         let change = writer.publish_wms_layer(wanted, places).await?;
-        let back = writer.put_back_into_groups(&wanted.workspace, &wanted.name, &places.kept()).await?;
+        let back = writer.settle(&wanted.workspace, &wanted.name, places).await?;
         Ok(if change == Change::Unchanged { back } else { change })
     }
 
@@ -124,14 +121,14 @@ impl Writer<'_> {
         Err(self.is_of_another_kind(wanted))
     }
 
-    async fn find_wms_layer(&mut self, workspace: &GeoName, name: &GeoName) -> Result<Option<Value>> {
+    pub(super) async fn find_wms_layer(&mut self, workspace: &GeoName, name: &GeoName) -> Result<Option<Value>> {
         let address = format!("{}?quietOnNotFound=true", item(workspace, name));
         let doing = format!("read the WMS layer {workspace}:{name}");
         Ok(self.server.find(&address, &doing).await?.map(|mut document| document["wmsLayer"].take()))
     }
 
     /// Creates the layer. None when its name is taken.
-    async fn create_wms_layer(&mut self, wanted: &WmsLayer) -> Result<Option<Change>> {
+    pub(super) async fn create_wms_layer(&mut self, wanted: &WmsLayer) -> Result<Option<Change>> {
         match self.try_wms_layer(wanted, true).await? {
             Tried::Made => Ok(Some(Change::Created)),
             Tried::Taken => Ok(None),
@@ -222,36 +219,15 @@ impl Writer<'_> {
     }
 
     /// Deletes a layer that GeoServer cannot change, and makes it again at once, with its access rules
-    /// in place before it. The groups that it was in are then to be found in `places`.
+    /// in place before it. A stand-in is in its groups until [`Self::settle`].
     ///
     /// To be called when [`Self::try_wms_layer`] has found that it can be made.
     async fn make_anew(&mut self, wanted: &WmsLayer, places: &impl Places) -> Result<()> {
-        let (workspace, name) = (&wanted.workspace, &wanted.name);
-        let label = format!("{workspace}:{name}");
-        let rules = self.rules_naming(workspace.as_str(), name.as_str()).await?;
-        if !rules.can_be_posted() {
-            // Such rules cannot be written over REST, and without them the layer might be open to all.
-            return Err(Error::new(
-                ErrorKind::GeoServer,
-                "GeoServer cannot change the WMS layer in place, and its access rules would be lost if it were made anew",
-            )
-            .subject(format!("{} {label}", self.server.name()))
-            .hint("give the layer a name without a dot on the master, or restrict its workspace instead of the layer"));
-        }
-        if rules.count() > 0 {
-            places.keep_rules(rules.properties(None)).await?;
-        }
-        self.lift_out_of_groups(workspace, name, |taken| places.keep(taken)).await?;
-        let doing = format!("remove the WMS layer {label}, which GeoServer cannot change");
-        self.server.delete(&format!("{}?recurse=true", item(workspace, name))).await?.ok(&doing)?;
-        self.catalog.layer_gone(workspace, name);
-        if rules.count() > 0 {
-            self.ensure_rules_of_layer(workspace.as_str(), name.as_str(), &rules, None).await?;
-        }
+        self.replace_wms_layer(wanted, places).await?;
         if let Tried::Refused(answer) = self.try_wms_layer(wanted, true).await? {
             return Err(not_created(wanted, &answer));
         }
-        tracing::warn!(layer = label, "WMS layer made anew, its tiles are gone: GeoServer could not change it");
+        tracing::warn!(layer = %format!("{}:{}", wanted.workspace, wanted.name), "WMS layer made anew, its tiles are gone: GeoServer could not change it");
         Ok(())
     }
 
@@ -264,7 +240,7 @@ impl Writer<'_> {
         .hint("remove that layer or give this one another name, on the master")
     }
 
-    async fn remove_wms_layer(
+    pub(super) async fn remove_wms_layer(
         &mut self,
         workspace: &GeoName,
         store: Option<&GeoName>,

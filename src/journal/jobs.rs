@@ -212,6 +212,14 @@ pub struct Known {
     pub waits_for_others: bool,
 }
 
+impl Known {
+    /// What the file publishes is there, as far as it was last heard of.
+    #[must_use]
+    pub fn is_published(&self) -> bool {
+        self.action == "publish" && self.state == State::Succeeded
+    }
+}
+
 /// Which jobs to list.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Selection<'a> {

@@ -68,6 +68,11 @@ pub struct PlannedJob {
     /// Indices and files of jobs that publish what this one removes: it does nothing if one of them takes
     /// effect, which the filters decide. They are among those that it follows.
     pub unless: Vec<(usize, String)>,
+    /// As `unless`, of jobs that publish a layer of another kind by the same name: where one takes effect, only
+    /// what is not that layer goes.
+    pub replaced_by: Vec<(usize, String)>,
+    /// The file of a job that has published a layer of another kind by the same name before.
+    pub replaced_before: Option<String>,
 }
 
 /// The work of a planned job.
@@ -132,6 +137,8 @@ pub fn plan(candidates: Vec<Candidate>, known: &HashMap<String, Known>, again: A
             work,
             after: Vec::new(),
             unless: Vec::new(),
+            replaced_by: Vec::new(),
+            replaced_before: None,
         };
         job.attempts = known.filter(|known| job.is_of(known)).map_or(0, |known| known.attempts);
         if is_done { done.push(job) } else { plan.jobs.push(job) }
@@ -148,6 +155,7 @@ pub fn plan(candidates: Vec<Candidate>, known: &HashMap<String, Known>, again: A
     }
     order::arrange(&mut plan.jobs);
     supersede_removals(&mut plan.jobs, known);
+    replace_removals(&mut plan.jobs, known);
     plan
 }
 
@@ -172,11 +180,10 @@ fn is_done(known: Option<&Known>, content_md5: &str, action: Option<Action>) -> 
 ///
 /// It counts also what an earlier run has published: the two changes may come one after the other.
 fn supersede_removals(jobs: &mut [PlannedJob], known: &HashMap<String, Known>) {
-    let is_published = |known: &Known| known.action == Action::Publish.as_str() && known.state == State::Succeeded;
     let mut publishing: HashMap<Subject, Vec<usize>> = HashMap::new();
     for (index, job) in jobs.iter().enumerate() {
         // One that cannot be read fails, and leaves what it has published before.
-        let leaves = job.action.is_none() && known.get(&job.file.path).is_some_and(is_published);
+        let leaves = job.action.is_none() && known.get(&job.file.path).is_some_and(Known::is_published);
         if job.action == Some(Action::Publish) || leaves {
             publishing.entry(subject(job)).or_default().push(index);
         }
@@ -185,7 +192,7 @@ fn supersede_removals(jobs: &mut [PlannedJob], known: &HashMap<String, Known>) {
     let planned: HashSet<String> = jobs.iter().map(|job| job.file.path.clone()).collect();
     let before: HashMap<&str, &String> = known
         .iter()
-        .filter(|(path, known)| is_published(known) && !planned.contains(*path))
+        .filter(|(path, known)| known.is_published() && !planned.contains(*path))
         .filter_map(|(path, _)| Some((path.split_once('/')?.1, path)))
         .collect();
     for index in 0..jobs.len() {
@@ -206,6 +213,47 @@ fn supersede_removals(jobs: &mut [PlannedJob], known: &HashMap<String, Known>) {
                 jobs[index].unless = rivals.iter().map(|&rival| (rival, jobs[rival].file.path.clone())).collect();
             }
         }
+    }
+}
+
+/// A layer that becomes one of another kind is removed here and published there, in this pass or in an earlier one:
+/// its name is no longer its own.
+fn replace_removals(jobs: &mut [PlannedJob], known: &HashMap<String, Known>) {
+    let mut publishing: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (index, job) in jobs.iter().enumerate() {
+        if job.action == Some(Action::Publish) && order::is_layer(job.file.kind) {
+            publishing.entry(&job.file.stem).or_default().push(index);
+        }
+    }
+    let planned: HashSet<&str> = jobs.iter().map(|job| job.file.path.as_str()).collect();
+    let is_removal = |job: &PlannedJob| job.action == Some(Action::Remove) && order::is_layer(job.file.kind);
+    let mut before: HashMap<String, Vec<(job::JobKind, &String)>> = HashMap::new();
+    if jobs.iter().any(is_removal) {
+        for (path, known) in known.iter().filter(|(path, _)| !planned.contains(path.as_str())) {
+            let file = path.split_once('/').and_then(|(channel, _)| job::classify(path, &[channel.to_owned()]));
+            if known.is_published()
+                && let Some(file) = file.filter(|file| order::is_layer(file.kind) && file.companion.is_none())
+            {
+                before.entry(file.stem).or_default().push((file.kind, path));
+            }
+        }
+    }
+    let replaced: Vec<_> = jobs
+        .iter()
+        .enumerate()
+        .filter(|(_, job)| is_removal(job))
+        .map(|(index, job)| {
+            let others = publishing.get(job.file.stem.as_str()).into_iter().flatten();
+            let others = others.filter(|&&other| other < index && jobs[other].file.kind != job.file.kind);
+            let by = others.map(|&other| (other, jobs[other].file.path.clone())).collect();
+            let earlier = before.get(&job.file.stem).into_iter().flatten();
+            let earlier = earlier.filter(|(kind, _)| *kind != job.file.kind).map(|(_, path)| (*path).clone()).min();
+            (index, by, earlier)
+        })
+        .collect();
+    for (index, by, before) in replaced {
+        jobs[index].replaced_by = by;
+        jobs[index].replaced_before = before;
     }
 }
 

@@ -23,7 +23,7 @@ enum Stage {
     Roles,
     Workspaces,
     AccessRules,
-    /// Removals that free a name which another kind of job takes.
+    /// Removals of stores whose name a store of another kind takes.
     Making,
     Stores,
     Features,
@@ -75,6 +75,7 @@ pub(super) fn arrange(jobs: &mut [PlannedJob]) {
     let mut of_stage: HashMap<Stage, Vec<usize>> = HashMap::new();
     let mut of_subject: HashMap<Subject, usize> = HashMap::new();
     let mut freeing: HashMap<String, Vec<usize>> = HashMap::new();
+    let mut publishing: HashMap<String, Vec<usize>> = HashMap::new();
     for index in 0..jobs.len() {
         let job = &jobs[index];
         let mut after: Vec<usize> = of_subject.get(&subject(job)).copied().into_iter().collect();
@@ -108,6 +109,12 @@ pub(super) fn arrange(jobs: &mut [PlannedJob]) {
         }
         if job.action != Some(Action::Remove) {
             after.extend(freeing.get(&job.file.stem).into_iter().flatten());
+        } else if is_layer(job.file.kind) {
+            // They bear its name from then on, or leave it to it where the filters do not take them.
+            after.extend(publishing.get(&job.file.stem).into_iter().flatten());
+        }
+        if job.action == Some(Action::Publish) && is_layer(job.file.kind) {
+            publishing.entry(job.file.stem.clone()).or_default().push(index);
         }
         if stages[index] == Stage::Making {
             freeing.entry(job.file.stem.clone()).or_default().push(index);
@@ -124,21 +131,23 @@ fn workspace(job: &PlannedJob) -> &str {
     job.file.named_after().map_or(&job.file.stem, |(workspace, _)| workspace)
 }
 
-/// The removals of layers (or stores) whose name is published as another kind of layer (or store): they
-/// must go first, or GeoServer refuses the name.
+/// Whether jobs of this kind make layers, of which GeoServer has one by each name.
+pub(super) fn is_layer(kind: JobKind) -> bool {
+    matches!(kind, JobKind::Feature | JobKind::WmsLayer | JobKind::LiveLayer)
+}
+
+/// The removals of stores whose name is published as a store of another kind: they must go first, or GeoServer
+/// refuses the name. A layer of another kind takes the place of the one that bears its name.
 fn freed(jobs: &[PlannedJob]) -> HashSet<Subject> {
     let is_store = |kind| matches!(kind, JobKind::WmsStore | JobKind::LiveStore);
-    let is_layer = |kind| matches!(kind, JobKind::Feature | JobKind::WmsLayer | JobKind::LiveLayer);
     let published: HashSet<Subject> =
         jobs.iter().filter(|job| job.action == Some(Action::Publish)).map(subject).collect();
     let removals = jobs.iter().filter(|job| job.action == Some(Action::Remove)).map(subject);
     removals
         .filter(|(kind, stem)| {
-            published.iter().any(|(other, other_stem)| {
-                other != kind
-                    && other_stem == stem
-                    && (is_store(*other) && is_store(*kind) || is_layer(*other) && is_layer(*kind))
-            })
+            published
+                .iter()
+                .any(|(other, other_stem)| other != kind && other_stem == stem && is_store(*other) && is_store(*kind))
         })
         .collect()
 }
@@ -165,8 +174,10 @@ fn members(group: &LayerGroupJob) -> HashSet<Subject> {
     let layers = group.members.iter().flat_map(|member| {
         let stem = format!("{}.{}", member.workspace, member.name);
         match member.kind {
-            MemberKind::WmsLayer => vec![(JobKind::WmsLayer, stem)],
-            MemberKind::Feature => vec![(JobKind::Feature, stem.clone()), (JobKind::LiveLayer, stem)],
+            // A layer may become one of another kind, and its groups stay as they are.
+            MemberKind::WmsLayer | MemberKind::Feature => {
+                vec![(JobKind::Feature, stem.clone()), (JobKind::LiveLayer, stem.clone()), (JobKind::WmsLayer, stem)]
+            }
             MemberKind::Group => vec![(JobKind::LayerGroup, stem)],
         }
     });
@@ -305,21 +316,27 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_changes_its_kind_is_freed_first() {
+    fn a_layer_goes_after_the_one_of_another_kind_that_takes_its_name_and_a_store_before() {
         let file = |path: &str| (path.to_owned(), thin());
         let shown = show(&[
             file("wms_layers/a.photo.json"),
             file("-layers/a.photo.json"),
-            group("g", &[("wms_layer", "photo")]),
+            group("g", &[("publish", "photo")]),
+            file("layers/a.towns.json"),
+            file("-wms_layers/a.towns.json"),
+            group("h", &[("wms_layer", "towns")]),
             file("-wms_stores/a.db.json"),
             file("live_stores/a.db.json"),
         ]);
         insta::assert_snapshot!(shown, @r#"
         0 remove wms_stores/a.db.json after []
-        1 remove layers/a.photo.json after []
-        2 publish live_stores/a.db.json after [0]
-        3 publish wms_layers/a.photo.json after [1, 2]
+        1 publish live_stores/a.db.json after [0]
+        2 publish layers/a.towns.json after []
+        3 publish wms_layers/a.photo.json after [1]
         4 publish layergroups/a.g.json after [3]
+        5 publish layergroups/a.h.json after [2]
+        6 remove layers/a.photo.json after [3, 4, 5]
+        7 remove wms_layers/a.towns.json after [2, 4, 5]
         "#);
     }
 

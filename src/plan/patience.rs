@@ -57,11 +57,15 @@ pub(super) fn postpone(plan: &mut Plan, known: &HashMap<String, Known>, patience
         if running.is_empty() {
             break;
         }
+        // What a removal leaves to another job, that one must be asked.
+        let asked = plan.jobs.iter().zip(&rests).filter(|(_, rests)| !**rests);
+        let asked: HashSet<usize> = asked.flat_map(|(job, _)| &job.replaced_by).map(|&(other, _)| other).collect();
         let woken: Vec<usize> = (0..plan.jobs.len())
             .filter(|&index| {
                 let job = &plan.jobs[index];
                 rests[index]
                     && (running.contains(&subject(job))
+                        || asked.contains(&index)
                         || of(job).is_some_and(|known| {
                             known.state == State::Failed
                                 && (known.waits_for_others || job.after.iter().any(|&before| !rests[before]))
@@ -92,7 +96,9 @@ pub(super) fn postpone(plan: &mut Plan, known: &HashMap<String, Known>, patience
         } else {
             job.after = job.after.iter().filter_map(|&before| places[before]).collect();
             // None of these rests: they are about the same as this one, which runs.
-            job.unless = job.unless.into_iter().filter_map(|(rival, path)| Some((places[rival]?, path))).collect();
+            for others in [&mut job.unless, &mut job.replaced_by] {
+                others.retain_mut(|(other, _)| places[*other].map(|place| *other = place).is_some());
+            }
             plan.jobs.push(job);
         }
     }

@@ -9,7 +9,7 @@ use crate::config::Settings;
 use crate::error::Result;
 use crate::execute::{self, Background, Facts, Shown};
 use crate::job::{self, Action, JobFile, JobKind};
-use crate::journal::{Journal, State};
+use crate::journal::{Journal, Known, State};
 use crate::plan::{Candidate, Plan};
 use crate::state_repo::{Revision, StateRepo};
 
@@ -75,6 +75,7 @@ pub(super) async fn background(
         finished_targets: finished,
         workspace_levels: workspace_levels(repository, tip, &files).await?,
         removed_before,
+        replaces: replacing(plan, &files, &known, settings),
         filtered_layers: layers_in(State::Filtered),
         waiting_layers: layers_in(State::Waiting),
         never_taken,
@@ -82,6 +83,31 @@ pub(super) async fn background(
         group_files,
         access_rules: access_rules(repository, tip, &files).await?,
     })
+}
+
+/// The job files whose layers take the place of those of another kind: the slave has made one by the same name, or
+/// is not done with taking it away, and the tip has it no longer.
+fn replacing(plan: &Plan, tip: &[JobFile], known: &HashMap<String, Known>, settings: &Settings) -> HashSet<String> {
+    let publishing = || {
+        let jobs = plan.jobs.iter().filter(|job| job.action == Some(Action::Publish));
+        jobs.map(|job| &job.file).filter(|file| matches!(Shown::by(file), Some(Shown::Layer(_))))
+    };
+    if publishing().next().is_none() {
+        return HashSet::new();
+    }
+    let stays: HashSet<(JobKind, &str)> =
+        tip.iter().filter(|file| file.companion.is_none()).map(|file| (file.kind, file.stem.as_str())).collect();
+    let mut going: HashMap<String, Vec<JobKind>> = HashMap::new();
+    for (path, known) in known {
+        let Some(file) = job::classify(path, &settings.channels) else { continue };
+        let is_gone = known.action == Action::Remove.as_str() && known.state == State::Succeeded;
+        if !is_gone && !stays.contains(&(file.kind, &file.stem)) && matches!(Shown::by(&file), Some(Shown::Layer(_))) {
+            going.entry(file.stem).or_default().push(file.kind);
+        }
+    }
+    let is_another =
+        |file: &&JobFile| going.get(&file.stem).is_some_and(|kinds| kinds.iter().any(|&kind| kind != file.kind));
+    publishing().filter(is_another).map(|file| file.path.clone()).collect()
 }
 
 /// The access rules of the channels.

@@ -362,7 +362,7 @@ async fn done_anew(
     candidates: &[Candidate],
     others: &BTreeSet<&str>,
 ) -> Result<BTreeSet<String>> {
-    let mut anew = groups_to_lose_members(settings, repository, tip, candidates).await?;
+    let mut anew = BTreeSet::new();
     if candidates.iter().any(|candidate| candidate.deleted && candidate.file.kind == JobKind::AccessRules) {
         let files = repository.files(tip).await?;
         anew.extend(files.into_iter().filter(|path| {
@@ -401,40 +401,6 @@ async fn done_anew(
 /// Whether a layer group may hold what the file publishes.
 fn is_shown(file: &JobFile) -> bool {
     Shown::by(file).is_some()
-}
-
-/// The groups that hold layers which these candidates turn into layers of another kind: such a one is removed, and so
-/// leaves its groups, before it is published.
-async fn groups_to_lose_members(
-    settings: &Settings,
-    repository: &mut StateRepo,
-    tip: &Revision,
-    candidates: &[Candidate],
-) -> Result<BTreeSet<String>> {
-    let layers = || candidates.iter().filter(|candidate| is_shown(&candidate.file));
-    let removed: HashSet<&str> =
-        layers().filter(|candidate| candidate.deleted).map(|candidate| candidate.file.stem.as_str()).collect();
-    let turned: HashSet<&str> = layers()
-        .filter(|candidate| !candidate.deleted && removed.contains(candidate.file.stem.as_str()))
-        .map(|candidate| candidate.file.stem.as_str())
-        .collect();
-    if turned.is_empty() {
-        return Ok(BTreeSet::new());
-    }
-    let files = repository.files(tip).await?;
-    let groups = files.iter().filter_map(|path| job::classify(path, &settings.channels));
-    let groups = groups.filter(|file| file.kind == JobKind::LayerGroup && file.companion.is_none()).collect();
-    let holds_one = |group: &Candidate| {
-        let parsed = job::parse(&group.file, &group.content, false).ok();
-        let job = parsed.and_then(|parsed| match parsed {
-            job::Parsed::Job(document) => document.complete(None).ok(),
-            job::Parsed::Nothing { .. } => None,
-        });
-        let Some(job::Complete { job: job::Job::LayerGroup(group), .. }) = job else { return false };
-        group.members.iter().any(|member| turned.contains(format!("{}.{}", member.workspace, member.name).as_str()))
-    };
-    let groups = read(repository, tip, groups, false).await?.into_iter().filter(holds_one);
-    Ok(groups.map(|group| group.file.path).collect())
 }
 
 /// Reads jobs again that the journal knows: at the tip, or, if they were deleted, where they last were. Returns

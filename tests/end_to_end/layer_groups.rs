@@ -1,9 +1,13 @@
 //! Layer groups: nested, with members that fail, are refused, or go.
 
+use std::time::Duration;
+
 use borg_slave::state_repo::Vcs;
 
 use super::*;
 use crate::support::dumps::truncated;
+use crate::support::rest::Rest;
+use crate::support::upstream::{Mood, UpstreamWms};
 
 /// A group's members as GeoServer names them.
 fn members(w: &str, names: &[&str]) -> Option<Vec<String>> {
@@ -195,4 +199,99 @@ async fn groups_in_a_circle_are_refused_and_the_rest_is_done() {
     world.pull().failed().says(&b);
     assert_eq!(rest.group(&w, "b").await, members(&w, &["roads"]));
     rest.drop_workspace(&w).await;
+}
+
+/// Looks at a group until it is told to stop; tells what its members were, as often as they changed.
+fn watch(rest: Rest, w: &str, group: &'static str) -> (tokio::task::JoinHandle<Vec<Vec<String>>>, Arc<AtomicBool>) {
+    let (w, stop) = (w.to_owned(), Arc::new(AtomicBool::new(false)));
+    let stopped = Arc::clone(&stop);
+    let watching = tokio::spawn(async move {
+        let mut seen: Vec<Vec<String>> = Vec::new();
+        while !stopped.load(Ordering::Relaxed) {
+            let members = rest.group(&w, group).await.unwrap_or_default();
+            if seen.last() != Some(&members) {
+                seen.push(members);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        seen
+    });
+    (watching, stop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_that_become_of_another_kind_keep_their_groups() {
+    for vcs in [Vcs::Hg, Vcs::Git] {
+        let world = World::any(vcs).await;
+        let (w, rest) = (world.workspace("kinds"), world.rest());
+        let upstream = UpstreamWms::start(&["photo", "roads"]).await;
+        world.publish_wms_store_of(&w, "up", &upstream.url());
+        world.publish_live_store(&w, "live", &w);
+        let (photo, roads, base) = (Layer::new(&w, "photo"), Layer::new(&w, "roads"), Layer::new(&w, "base"));
+        for layer in [&photo, &roads, &base] {
+            world.publish(layer).await;
+        }
+        world.publish_group(&w, "alone", &[("publish", "photo")], &json!({}));
+        world.publish_group(&w, "both", &[("publish", "photo"), ("publish", "roads")], &json!({}));
+        world.commit("layers and groups");
+        world.pull().succeeded();
+        let are_whole = async || {
+            assert_eq!(rest.group(&w, "alone").await, members(&w, &["photo"]));
+            assert_eq!(rest.group(&w, "both").await, members(&w, &["photo", "roads"]));
+            assert_eq!(rest.layers(&w).await, ["base", "photo", "roads"]);
+        };
+        are_whole().await;
+        let (watching, stop) = watch(world.rest(), &w, "alone");
+
+        world.remove(&photo);
+        let live = world.publish_live_layer(&w, "live", "photo", &json!({"table": "base"}));
+        world.commit("photo is read live");
+        world.pull().succeeded();
+        are_whole().await;
+        assert_eq!([&photo.job_file(), &live].map(|file| world.state(file)["state"].clone()), ["succeeded"; 2]);
+        assert!(world.state(&photo.job_file()).to_string().contains(&live), "{:#}", world.state(&photo.job_file()));
+        assert_eq!(rest.styles(&w).await, ["base", "roads"], "its style went with it");
+
+        // While the upstream does not answer, all is as it was.
+        upstream.mood(Mood::Status(503));
+        world.master.remove(&live);
+        world.remove(&roads);
+        for name in ["photo", "roads"] {
+            world.publish_wms_layer(&w, "up", name, name, &json!({}));
+        }
+        world.commit("both are cascaded");
+        // Git has the commits then, and the slave goes on by itself.
+        let again = || if vcs == Vcs::Git { world.slave(&["sync"]) } else { world.pull() };
+        if vcs == Vcs::Git {
+            world.pull();
+        }
+        again().failed();
+        are_whole().await;
+        assert_eq!(rest.wms_layer(&w, "photo").await, None);
+        upstream.mood(Mood::Well);
+        again().succeeded();
+        are_whole().await;
+        for name in ["photo", "roads"] {
+            assert_eq!(rest.wms_layer(&w, name).await, Some((format!("{w}:up"), name.to_owned())));
+        }
+        assert_eq!(rest.styles(&w).await, ["base"]);
+
+        // An upstream that is gone for good, and with it its store.
+        upstream.mood(Mood::Status(503));
+        for name in ["photo", "roads"] {
+            world.master.remove(format!("geoserver/wms_layers/{w}.{name}.json"));
+        }
+        world.master.remove(format!("geoserver/wms_stores/{w}.up.json"));
+        world.publish(&photo).await;
+        world.publish_live_layer(&w, "live", "roads", &json!({"table": "base"}));
+        world.commit("harvested and live");
+        world.pull().succeeded();
+        are_whole().await;
+        assert_eq!((rest.wms_stores(&w).await, count(&world, &w, "photo").await), (vec![], 10));
+        stop.store(true, Ordering::Relaxed);
+        let seen = watching.await.unwrap();
+        let one = |members: &Vec<String>| members.len() == 1;
+        assert!(seen.iter().all(one), "the group is never without a layer: {seen:?}");
+        rest.drop_workspace(&w).await;
+    }
 }

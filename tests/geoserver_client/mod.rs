@@ -19,6 +19,7 @@ use crate::support::postgres::PrivatePostgres;
 use crate::support::real_geoserver::RealGeoServer;
 
 mod access_rules;
+mod exchange;
 mod feature_types;
 mod grid_sets;
 mod layer_groups;

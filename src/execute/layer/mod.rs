@@ -15,7 +15,7 @@ use super::groups::taken_out_of;
 use super::presentation::Presented;
 use super::{Ctx, Step, StepEnd};
 use crate::error::{Error, ErrorKind, Result};
-use crate::geoserver::{Boxes, Change, Freshness, GeoServer, PostgisStore, Source};
+use crate::geoserver::{Boxes, Change, Freshness, GeoServer, Newcomer, PostgisStore, Source};
 use crate::job::{Description, GeoserverSetting, Preview, ServiceType, Spatial, StyleRef};
 use crate::name::{GeoName, PgIdent};
 use crate::postgres::Table;
@@ -140,6 +140,10 @@ impl Ctx<'_> {
                     if data_changed {
                         self.forget(server, &data_key).await?;
                     }
+                    let places = self.places(server, layer.workspace, layer.name);
+                    if self.replaces_another() || places.are_kept() {
+                        server.make_room(Newcomer::FeatureType(&described.feature_type), &places).await?;
+                    }
                     self.layer_rules(server, layer.workspace, layer.name).await?;
                     let given = described.feature_type.boxes.is_some();
                     let boxes_were_given = self.recall(server, &boxes_key).is_some();
@@ -149,6 +153,9 @@ impl Ctx<'_> {
                     let freshness = Freshness { data_changed, columns_changed, boxes_were_given };
                     match server.publish_feature_type(&described.feature_type, freshness).await {
                         Ok(change) => {
+                            let change = change.max(server.settle(layer.workspace, layer.name, &places).await?);
+                            let names = (layer.workspace, layer.name);
+                            let change = self.has_places_back(server, &places, names, change).await?;
                             if boxes_were_given && !given {
                                 self.remember(server, &boxes_key, None);
                             }
@@ -171,10 +178,12 @@ impl Ctx<'_> {
         if data_changed {
             self.remember(server, &data_key, data_md5.clone());
         }
+        let in_store = Self::fact_key("in store", layer.workspace, layer.name);
         if layer.table.is_none() {
             // A removal may have nothing but the layer's name.
-            let key = Self::fact_key("in store", layer.workspace, layer.name);
-            self.remember(server, &key, Some(layer.store.to_string()));
+            self.remember(server, &in_store, Some(layer.store.to_string()));
+        } else {
+            self.forget(server, &in_store).await?;
         }
         if self.recall(server, &columns_key).as_ref() != Some(&columns) {
             self.remember(server, &columns_key, Some(columns));
@@ -253,7 +262,9 @@ impl Ctx<'_> {
             .collect::<HashSet<_>>()
             .into_iter()
             .collect();
-        for kind in ["data", "columns", "boxes", "tiles"] {
+        let is_replaced = self.replaced_by.is_some();
+        for kind in ["data", "columns", "boxes", "tiles"].into_iter().filter(|kind| !(is_replaced && *kind == "tiles"))
+        {
             self.forget(server, &Self::fact_key(kind, workspace, layer)).await?;
         }
         for style in &styles {
@@ -263,8 +274,12 @@ impl Ctx<'_> {
             Step::RemoveLayer,
             Some(server.name()),
             Box::pin(async {
-                self.note_groups_to_leave(server, workspace, layer).await?;
-                let groups = self.note_who_leaves(server, workspace, layer).await?;
+                let mut groups = Vec::new();
+                if !is_replaced {
+                    self.forget_places_of(server, workspace, layer).await?;
+                    self.note_groups_to_leave(server, workspace, layer).await?;
+                    groups = self.note_who_leaves(server, workspace, layer).await?;
+                }
                 let (change, kept) = server.remove_layer(workspace, store, layer, source, &styles).await?;
                 let left = taken_out_of(&groups).filter(|_| change != Change::Unchanged);
                 let said: Vec<String> = left.into_iter().chain(styles::that_stay(workspace, &kept)).collect();

@@ -32,7 +32,7 @@ use crate::name::GeoName;
 
 use super::Change;
 use super::answer::Answer;
-use super::client::{GeoServer, Writer};
+use super::client::{GeoServer, Writer, encoded};
 use super::json;
 
 pub use file::write_access_rules_file;
@@ -209,6 +209,18 @@ impl Writer<'_> {
     /// The rules that GeoServer drops with a layer, as they are now.
     pub(super) async fn rules_naming(&mut self, workspace: &str, layer: &str) -> Result<AccessRules> {
         Ok(self.read_access_rules().await?.naming(workspace, layer))
+    }
+
+    /// Takes out rules of a layer that was not made after all. Whoever calls has an error to tell already.
+    pub(super) async fn drop_rules(&mut self, rules: &AccessRules) {
+        self.catalog.access_rules = None;
+        for key in rules.rules.keys() {
+            let address = format!("security/acl/layers/{}", encoded(&key.shown()));
+            let dropped = self.server.delete(&address).await;
+            if let Err(error) = dropped.and_then(|answer| answer.ok("drop an access rule").map(|_| ())) {
+                tracing::warn!(rule = key.shown(), reason = %error.one_line(), "an access rule of no layer stays");
+            }
+        }
     }
 
     pub(super) async fn ensure_rules_of_layer(

@@ -271,6 +271,16 @@ impl AccessRules {
     }
 
     /// Whether GeoServer takes each of them in POST.
+    /// Those that name a layer, as rules of another one in its workspace.
+    pub(in crate::geoserver) fn of_layer(&self, layer: &str) -> Self {
+        let rules = self.rules.iter().filter_map(|(key, rule)| {
+            let Place::Layer(workspace, _) = &key.place else { return None };
+            let place = Place::Layer(workspace.clone(), layer.to_owned());
+            Some((RuleKey { place, mode: key.mode }, rule.clone()))
+        });
+        Self { rules: rules.collect(), mode: None }
+    }
+
     pub(in crate::geoserver) fn can_be_posted(&self) -> bool {
         self.rules.keys().all(RuleKey::can_be_posted)
     }
