@@ -165,20 +165,29 @@ impl Ctx<'_> {
             step,
             Some(server.name()),
             Box::pin(async {
-                if step != Step::RemoveStore {
-                    self.note_groups_to_leave(server, workspace, name).await?;
-                }
                 let mut groups = Vec::new();
                 let change = match job.kind {
-                    JobKind::WmsStore => server.remove_store(StoreKind::Wms, workspace, name).await?,
-                    JobKind::LiveStore => server.remove_store(StoreKind::Data, workspace, name).await?,
+                    JobKind::WmsStore | JobKind::LiveStore => {
+                        let kind = if job.kind == JobKind::WmsStore { StoreKind::Wms } else { StoreKind::Data };
+                        for layer in server.layers_of_store(kind, workspace, name).await? {
+                            self.note_purge(workspace, &layer).await?;
+                            self.note_groups_to_leave(server, workspace, &layer).await?;
+                            groups.extend(self.note_who_leaves(server, workspace, &layer).await?);
+                        }
+                        groups.sort();
+                        groups.dedup();
+                        server.remove_store(kind, workspace, name).await?
+                    }
                     JobKind::WmsLayer => {
                         self.forget_places_of(server, workspace, name).await?;
                         self.note_groups_to_leave(server, workspace, name).await?;
                         groups = self.note_who_leaves(server, workspace, name).await?;
                         server.remove_wms_layer(workspace, job.store.as_ref(), name).await?
                     }
-                    JobKind::LayerGroup => server.remove_layer_group(workspace, name).await?,
+                    JobKind::LayerGroup => {
+                        self.note_groups_to_leave(server, workspace, name).await?;
+                        server.remove_layer_group(workspace, name).await?
+                    }
                     other => {
                         return Err(Error::new(ErrorKind::Bug, format!("a removal of {other} took a wrong turn"))
                             .subject(&self.file.path));

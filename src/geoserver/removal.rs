@@ -75,6 +75,20 @@ impl GeoServer {
     pub async fn remove_store(&self, kind: StoreKind, workspace: &GeoName, store: &GeoName) -> Result<Change> {
         self.writer().await.remove_store(kind, workspace, store).await
     }
+
+    /// The layers that a store holds; none where there is no store.
+    ///
+    /// # Errors
+    ///
+    /// As for every request.
+    pub async fn layers_of_store(&self, kind: StoreKind, workspace: &GeoName, store: &GeoName) -> Result<Vec<GeoName>> {
+        let mut writer = self.writer().await;
+        if !writer.has_store(kind, workspace, store).await? {
+            return Ok(Vec::new());
+        }
+        let names = writer.layers_of(kind, workspace, store).await?.into_iter();
+        Ok(names.filter_map(|name| GeoName::new("layer", name).ok()).collect())
+    }
 }
 
 impl Writer<'_> {
@@ -82,11 +96,8 @@ impl Writer<'_> {
         let key = (workspace.clone(), store.clone());
         self.catalog.stores.remove(&key);
         self.catalog.feature_types.remove(&key);
-        let place = ["workspaces", workspace.as_str(), kind.stores(), store.as_str()];
-        let item = path(&place, "json");
-        // A list of the layers of a store that is not there would answer 500.
-        let doing = format!("read the store {workspace}:{store}");
-        if self.server.find(&format!("{item}?quietOnNotFound=true"), &doing).await?.is_none() {
+        let item = path(&["workspaces", workspace.as_str(), kind.stores(), store.as_str()], "json");
+        if !self.has_store(kind, workspace, store).await? {
             return Ok(Change::Unchanged);
         }
         let layers = self.layers_of(kind, workspace, store).await?;
@@ -119,6 +130,13 @@ impl Writer<'_> {
         }
         self.catalog.layers.retain(|(place, layer), _| place != workspace || !layers.contains(layer.as_str()));
         Ok(Change::Updated)
+    }
+
+    /// Asked before its layers are: the list of those of a store that is not there would answer 500.
+    async fn has_store(&mut self, kind: StoreKind, workspace: &GeoName, store: &GeoName) -> Result<bool> {
+        let item = path(&["workspaces", workspace.as_str(), kind.stores(), store.as_str()], "json");
+        let doing = format!("read the store {workspace}:{store}");
+        Ok(self.server.find(&format!("{item}?quietOnNotFound=true"), &doing).await?.is_some())
     }
 
     async fn layers_of(&mut self, kind: StoreKind, workspace: &GeoName, store: &GeoName) -> Result<BTreeSet<String>> {

@@ -157,6 +157,57 @@ fn tiles_are_of_what_is_published_last(world: &World, double: &GeoServerDouble, 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cascaded_layer_that_comes_back_has_its_groups_again() {
+    let world = World::any(Vcs::Hg).await;
+    let (w, rest) = (world.workspace("back"), world.rest());
+    let upstream = UpstreamWms::start(&["photo", "relief"]).await;
+    let cascade = || world.publish_wms_store_of(&w, "up", &upstream.url());
+    let layer = |name: &str| world.publish_wms_layer(&w, "up", name, name, &json!({}));
+    world.publish(&Layer::new(&w, "roads")).await;
+    world.commit("what is read live");
+    world.pull().succeeded();
+    let store = cascade();
+    let photo = layer("photo");
+    layer("relief");
+    world.publish_live_store(&w, "live", &w);
+    world.publish_live_layer(&w, "live", "tracks", &json!({"table": "roads"}));
+    let all = [("wms_layer", "photo"), ("publish", "roads"), ("wms_layer", "relief"), ("publish", "tracks")];
+    world.publish_group(&w, "all", &all, &json!({}));
+    world.commit("a group");
+    world.pull().succeeded();
+    let holds = async |names: &[&str]| {
+        let names = names.iter().map(|name| format!("{w}:{name}")).collect::<Vec<_>>();
+        assert_eq!(rest.group(&w, "all").await, Some(names));
+    };
+    world.master.remove(&photo);
+    world.commit("one goes");
+    world.pull().succeeded();
+    holds(&["roads", "relief", "tracks"]).await;
+    layer("photo");
+    world.commit("it comes back");
+    world.pull().succeeded();
+    holds(&["photo", "roads", "relief", "tracks"]).await;
+
+    // With their stores, by whose removal alone they go.
+    world.master.remove(&store);
+    world.master.remove(format!("geoserver/live_stores/{w}.live.json"));
+    world.commit("the stores go with all they hold");
+    world.pull().succeeded();
+    holds(&["roads"]).await;
+    let record = world.state(&store);
+    assert!(record.to_string().contains("taken out of the layer group all"), "{record:#}");
+    cascade();
+    layer("photo");
+    layer("relief");
+    world.publish_live_store(&w, "live", &w);
+    world.publish_live_layer(&w, "live", "tracks", &json!({"table": "roads", "title": "Back"}));
+    world.commit("they come back");
+    world.pull().succeeded();
+    holds(&["photo", "roads", "relief", "tracks"]).await;
+    rest.drop_workspace(&w).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn old_documents_and_passwords() {
     let world = World::start(Vcs::Hg).await;
     world.set("DEBUG", "true");
