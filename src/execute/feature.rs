@@ -316,8 +316,8 @@ impl Ctx<'_> {
         let store = self.store_of_workspace(&job.workspace)?;
         let layer = (&job.workspace, &store, &job.name);
         self.note_purge(&job.workspace, &job.name).await?;
-        let source = self.run.parts.choices.store_connection.get("database");
-        let source = source.map(|database| Source { database, schema: job.database.schema.as_str() });
+        let source = self.connection(&job.database.schema, &job.connection);
+        let source = Source::of(&source);
         // The table stays as long as a GeoServer may still read it.
         self.on_each(&servers, |server| {
             // A live layer may have taken the name since.

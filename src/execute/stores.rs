@@ -10,7 +10,7 @@ use super::{Ctx, StepEnd, Stepped};
 use crate::error::Result;
 use crate::geoserver::{Change, GeoServer, PostgisStore, default_store_parameters};
 use crate::job::{ConnectionParameters, FeatureJob};
-use crate::name::GeoName;
+use crate::name::{GeoName, PgIdent};
 
 impl Ctx<'_> {
     /// Makes sure of a workspace, once per pass.
@@ -73,11 +73,19 @@ impl Ctx<'_> {
 
     /// The store of a workspace on the slave's database.
     pub(super) fn workspace_store(&self, job: &FeatureJob, name: &GeoName) -> PostgisStore {
-        let choices = &self.run.parts.choices;
-        let mut connection = choices.store_connection.clone();
-        connection.insert("schema".into(), job.database.schema.to_string());
         let overrides = job.connection_overrides();
-        self.postgis_store(&job.workspace, name, connection, choices.store_password.clone(), overrides)
+        let connection = self.connection(&job.database.schema, overrides);
+        let password = self.run.parts.choices.store_password.clone();
+        self.postgis_store(&job.workspace, name, connection, password, overrides)
+    }
+
+    /// How a store reaches a schema of the slave's database, where the job does not say otherwise.
+    pub(super) fn connection(&self, schema: &PgIdent, overrides: &ConnectionParameters) -> BTreeMap<String, String> {
+        let mut connection = self.run.parts.choices.store_connection.clone();
+        connection.insert("schema".into(), schema.to_string());
+        let given = overrides.0.iter().filter(|(key, _)| *key != "passwd");
+        connection.extend(given.map(|(key, value)| (key.clone(), value.clone())));
+        connection
     }
 
     /// A PostGIS store with the usual parameters, where the job does not say otherwise.

@@ -1,6 +1,6 @@
 //! Layers: their styles, and their removal.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -40,10 +40,23 @@ impl AssignedStyles {
 /// What a data store reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Source<'a> {
+    /// The database server, as GeoServer is told it.
+    pub host: &'a str,
+    /// Its port.
+    pub port: &'a str,
     /// The database.
     pub database: &'a str,
     /// The schema in it.
     pub schema: &'a str,
+}
+
+impl<'a> Source<'a> {
+    /// What a store with these connection parameters reads; None where they do not say.
+    #[must_use]
+    pub fn of(parameters: &'a BTreeMap<String, String>) -> Option<Self> {
+        let get = |key: &str| parameters.get(key).map(String::as_str);
+        Some(Self { host: get("host")?, port: get("port")?, database: get("database")?, schema: get("schema")? })
+    }
 }
 
 impl GeoServer {

@@ -127,7 +127,8 @@ impl Writer<'_> {
         let document = self.server.find(&format!("{item}?quietOnNotFound=true"), &doing).await?.unwrap_or_default();
         let shown = parameters(&document["dataStore"]);
         let is = |key: &str, value: &str| shown.get(key).is_some_and(|shown| shown == value);
-        Ok(is("database", source.database) && is("schema", source.schema))
+        let Source { host, port, database, schema } = source;
+        Ok(is("host", host) && is("port", port) && is("database", database) && is("schema", schema))
     }
 
     async fn ensure_store(&mut self, store: &PostgisStore, last_pushed: Option<&str>) -> Result<(Change, String)> {

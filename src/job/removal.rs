@@ -2,6 +2,7 @@
 
 use super::feature::Database;
 use super::field::Fields;
+use super::settings::{ConnectionParameters, GeoserverSetting};
 use super::style;
 use super::{Job, JobFile, JobKind};
 use crate::error::{Error, ErrorKind, Result};
@@ -18,6 +19,8 @@ pub struct FeatureRemoval {
     pub database: Database,
     /// GeoServer's names of the styles that the document knows of.
     pub styles: Vec<GeoName>,
+    /// The connection parameters of the workspace's store that the document sets itself.
+    pub connection: ConnectionParameters,
 }
 
 /// A store, a layer that is no feature, or a group to remove.
@@ -51,7 +54,10 @@ impl FeatureRemoval {
         let (workspace, name) = names(file, fields)?;
         let table = PgIdent::new("name", name.as_str())?;
         let database = Database::read_or_derive(fields, &workspace, table)?;
-        Ok(Self { database, styles: styles(fields, &name), workspace, name })
+        // What is unreadable about it does not hinder a removal.
+        let setting = GeoserverSetting::read(fields).unwrap_or_default();
+        let connection = ConnectionParameters::read(fields, &setting, false);
+        Ok(Self { database, styles: styles(fields, &name), connection, workspace, name })
     }
 }
 

@@ -85,18 +85,26 @@ async fn a_layer_goes_from_the_store_that_it_is_in() {
     let (roads, tracks) = (Layer::new(&w, "roads").style("night", "#000080"), Layer::new(&w, "tracks"));
     world.publish(&roads).await;
     world.publish(&tracks).await;
-    world.commit("two layers");
+    // A store of which the layer says itself what it reads.
+    let own = world.workspace("own");
+    let lanes = Layer::new(&own, "lanes").field("geoserver_setting", json!({"schema": format!("{own}_data")}));
+    world.publish(&lanes).await;
+    world.commit("three layers");
     world.pull().succeeded();
+    assert_eq!(rest.layers(&own).await, ["lanes"]);
     // Only the second is published again.
     world.set("GEOSERVER_DATASTORE_NAMESPACE", "{}_store");
     world.publish(&tracks.clone().rows(20)).await;
     world.remove(&roads);
-    world.commit("one goes");
+    world.remove(&lanes);
+    world.commit("two go");
     world.pull().succeeded();
+    assert_eq!(rest.layers(&own).await, [""; 0]);
     assert_eq!(rest.layers(&w).await, ["tracks"]);
     assert_eq!(rest.styles(&w).await, ["tracks"]);
     assert_eq!(rest.stores(&w).await, [format!("{w}_ds"), format!("{w}_store")]);
     let left = relations(&world, &[&w]).await;
     assert!(left.keys().all(|relation| relation.contains("tracks")), "{left:#?}");
+    rest.drop_workspace(&own).await;
     rest.drop_workspace(&w).await;
 }

@@ -168,16 +168,16 @@ async fn a_removed_layer_leaves_nothing_and_takes_no_group_with_it() {
     for group in ["both", "only"] {
         assert_eq!(t.raw("DELETE", &format!("workspaces/{{w}}/layergroups/{group}.json"), None).await.0, 200);
     }
-    let (renamed, database) = (geo("renamed"), t.database.get_dbname().unwrap());
-    let here = Source { database, schema: t.workspace.as_str() };
-    let elsewhere = [Source { database: "elsewhere", ..here }, Source { schema: "elsewhere", ..here }];
-    for (source, change) in [None, Some(elsewhere[0]), Some(elsewhere[1]), Some(here), Some(here)].into_iter().zip([
-        Change::Unchanged,
-        Change::Unchanged,
-        Change::Unchanged,
-        Change::Updated,
-        Change::Unchanged,
-    ]) {
+    let (renamed, told) = (geo("renamed"), t.postgis_store("any").parameters);
+    let here = Source::of(&told).unwrap();
+    let elsewhere = [
+        Source { host: "elsewhere", ..here },
+        Source { port: "1", ..here },
+        Source { database: "elsewhere", ..here },
+        Source { schema: "elsewhere", ..here },
+    ];
+    let none = [None].into_iter().chain(elsewhere.map(Some)).map(|source| (source, Change::Unchanged));
+    for (source, change) in none.chain([(Some(here), Change::Updated), (Some(here), Change::Unchanged)]) {
         t.server.forget().await;
         let removed = t.server.remove_layer(&t.workspace, &renamed, &geo("rail"), source, &[]).await.unwrap();
         assert_eq!(removed.0, change, "{source:?}");
