@@ -89,7 +89,12 @@ fn verdict(session: &Session, hook: HookName, summary: &Summary) -> u8 {
     let settings = &session.settings;
     if settings.rollback || !settings.include.is_empty() {
         let name = if settings.rollback { "ROLLBACK" } else { "INCLUDE" };
-        say(&format!("borg-slave: the changesets are refused because {name} is set"));
+        say(&match hook {
+            HookName::PostReceive | HookName::PostMerge => format!(
+                "borg-slave: {name} is set, but Git keeps the commits: they do not count as applied, and the next run without it does what is missing"
+            ),
+            _ => format!("borg-slave: the changesets are refused because {name} is set"),
+        });
         return exit::FAILED;
     }
     if summary.failed.is_empty() {

@@ -89,6 +89,14 @@ async fn pre_receive_refuses_a_push_until_its_jobs_succeed() {
     clear_requests(&world);
     world.publish(&bad).await;
     let mended = world.commit("mended");
+    // A trial is refused, whether of some files or of all.
+    for (name, value) in [("INCLUDE", good.job_file()), ("ROLLBACK", "true".to_owned())] {
+        world.set(name, &value);
+        push(&world).failed().says(&format!("the changesets are refused because {name} is set"));
+        assert_eq!(bare_tip(&world), begin);
+        is_state(&world, &bad, if name == "INCLUDE" { "failed" } else { "succeeded" });
+        world.set(name, if name == "INCLUDE" { "" } else { "false" });
+    }
     push(&world).succeeded();
     assert_eq!(bare_tip(&world), mended.as_str());
     assert_eq!(count(&world, "w", "bad").await, 10);
@@ -119,10 +127,19 @@ async fn post_receive_applies_what_was_pushed_and_remembers_what_was_not() {
     let outcome = world.slave(&["sync"]);
     assert_eq!(outcome.code, Some(1), "{}", outcome.text());
 
+    // Of a trial Git keeps the commits too; without the setting they are looked at again.
     world.publish(&bad).await;
     world.commit("mended");
-    push(&world).succeeded();
+    world.set("INCLUDE", &good.job_file());
+    push(&world).says("INCLUDE is set, but Git keeps the commits");
+    is_state(&world, &bad, "failed");
+    world.set("INCLUDE", "");
+    world.set("ROLLBACK", "true");
+    world.slave(&["sync"]).succeeded();
     is_state(&world, &bad, "succeeded");
+    world.set("ROLLBACK", "false");
+    world.slave(&["sync", "--dry-run"]).succeeded().says("2 jobs done already");
+    world.slave(&["sync"]).succeeded();
     world.slave(&["sync", "--dry-run"]).succeeded().says("nothing to do");
 }
 
