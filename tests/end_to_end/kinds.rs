@@ -27,10 +27,12 @@ async fn every_kind_of_job_comes_changes_and_goes() {
     world.commit("the upstream's own layer");
     world.pull().succeeded();
 
-    let roads = Layer::new(&w, "roads").field("geoserver_setting", tiles());
+    let pictures = world.sshd.location(world.download().join("pictures"));
+    let roads = Layer::new(&w, "roads").field("geoserver_setting", tiles()).field("preview_path", json!(pictures));
     let plain = Layer::new(&w, "plain");
     world.publish(&roads).await;
     world.publish(&plain).await;
+    world.publish_meta(&plain.clone().title("Described anew"));
     let wms_store = world.publish_wms_store(&w, "cascade");
     let native = format!("{up}:photo");
     let wms_layer = world.publish_wms_layer(&w, "cascade", "photo", &native, &json!({"geoserver_setting": tiles()}));
@@ -88,11 +90,17 @@ async fn every_kind_of_job_comes_changes_and_goes() {
         for file in files {
             arguments.extend(["--file", file.as_str()]);
         }
-        arguments.extend(["--file", "geoserver/layers.properties", "--file", "geoserver/layers/kinds.roads.json"]);
-        world.slave(&arguments).succeeded();
-        let writes: Vec<_> =
-            world.geoserver().requests().into_iter().filter(|request| request.method != "GET").collect();
+        let more =
+            ["layers.properties", "workspaces/kinds.json", "layers/kinds.roads.json", "layers/kinds.plain.meta.json"]
+                .map(|file| format!("geoserver/{file}"));
+        for file in more.iter().map(String::as_str).chain(["slave_roles.sql"]) {
+            arguments.extend(["--file", file]);
+        }
+        world.slave(&arguments).succeeded().says("11 ");
+        let requests = world.geoserver().requests();
+        let writes: Vec<_> = requests.iter().filter(|request| request.method != "GET").collect();
         assert!(writes.is_empty(), "{writes:?}");
+        assert!(requests.iter().any(|request| request.path.contains("/wms")), "the preview is drawn again");
     }
 
     // Tiles are emptied on demand.
