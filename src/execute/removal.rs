@@ -106,6 +106,12 @@ impl Ctx<'_> {
         self.on_each(&self.unfinished_geoservers(), |server| {
             let store = &store;
             async move {
+                let places = self.places(server, workspace, layer);
+                if places.are_kept() {
+                    // What was to take its place has not come to its end, and is taken back.
+                    server.settle(workspace, layer, &places).await?;
+                    places.forget().await?;
+                }
                 if is_cascaded && self.file.kind != JobKind::WmsLayer {
                     return self.remove_from(server, (workspace, store, layer), None, styles).await;
                 }
