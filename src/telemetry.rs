@@ -3,6 +3,7 @@
 //! Logs are talk and go to standard error; data that a command was asked for goes to standard
 //! output. On a terminal a pass draws its own progress, so only warnings are logged there.
 
+mod journald;
 mod outlet;
 
 use std::io::{IsTerminal, Write};
@@ -119,6 +120,9 @@ pub fn start(format: LogFormat, debug: bool, progress_is_drawn: bool) -> Result<
     let registry = tracing_subscriber::registry().with(wanted);
     let lines = tracing_subscriber::fmt::layer().with_target(false).with_writer(writer.clone());
     let started = match format {
+        LogFormat::Plain if journald::reads_standard_error() => {
+            registry.with(lines.with_ansi(false).event_format(journald::Prefixed::new())).try_init()
+        }
         LogFormat::Plain => registry.with(lines.with_ansi(is_coloured())).try_init(),
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
     };
