@@ -53,5 +53,7 @@ install: build
 	install -D -m 0644 $(SHARE)/completions/_borg-slave $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_borg-slave
 	install -D -m 0644 $(SHARE)/completions/borg-slave.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/borg-slave.fish
 
+# cargo-deb leaves alone what was built.
 deb: build
+	gzip -9nk $(SHARE)/man/*.1
 	cargo deb --no-build
