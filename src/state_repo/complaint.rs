@@ -163,7 +163,7 @@ pub(super) fn explain(vcs: Vcs, root: &Path, doing: &str, stderr: &str) -> Error
     let known = COMPLAINTS.iter().find(|known| known.words.iter().any(|words| holds(stderr, words)));
     let error = match known {
         // A hgrc that Mercurial does not trust has no paths and no hooks.
-        _ if stderr.contains("not trusting file") => {
+        _ if distrusts_hgrc_of(root, stderr) => {
             Error::new(ErrorKind::Denied, "the clone's .hg/hgrc belongs to another user, so Mercurial ignores it")
                 .hint("give the clone to the user that runs borg-slave (chown -R), or run borg-slave as its owner")
         }
@@ -175,6 +175,16 @@ pub(super) fn explain(vcs: Vcs, root: &Path, doing: &str, stderr: &str) -> Error
     };
     let error = error.subject(root.display().to_string());
     if stderr.is_empty() { error } else { error.source(mask_credentials(stderr)) }
+}
+
+/// Whether Mercurial said so of the clone's own hgrc: that of a repository beside it that is pulled from, which belongs
+/// to another user as a rule, is none of the clone's business.
+fn distrusts_hgrc_of(root: &Path, stderr: &str) -> bool {
+    let file = root.join(".hg/hgrc");
+    let real = file.canonicalize().unwrap_or_else(|_| file.clone());
+    let named =
+        stderr.lines().filter_map(|line| line.strip_prefix("not trusting file ")?.split_once(" from untrusted "));
+    named.map(|(named, _)| Path::new(named)).any(|named| named == file || named == real)
 }
 
 fn holds(stderr: &str, words: &str) -> bool {
@@ -252,6 +262,15 @@ mod tests {
         let stderr = "Error: connecting failed: Connection refused\ntransaction abort!\nrollback completed\n\
                       abort: pretxnchangegroup.borg hook exited with status 1";
         assert_eq!(kind(stderr), ErrorKind::Repository);
+    }
+
+    #[test]
+    fn only_the_clones_own_hgrc_can_be_to_blame() {
+        let abort = "abort: no suitable response from remote hg";
+        for (whose, expected) in [("/clone", ErrorKind::Denied), ("/srv/master", ErrorKind::Unreachable)] {
+            let stderr = format!("not trusting file {whose}/.hg/hgrc from untrusted user root, group root\n{abort}");
+            assert_eq!(kind(&stderr), expected, "{whose}");
+        }
     }
 
     #[test]
