@@ -194,6 +194,11 @@ async fn database_lines(session: &Session, report: &mut Report) {
     for warning in outcome.as_ref().map(Versions::warnings).unwrap_or_default() {
         report.note("PostgreSQL programs", &warning);
     }
+    if let Ok(versions) = &outcome
+        && let Err(error) = versions.check_loading()
+    {
+        report.line("PostgreSQL programs", Err(error));
+    }
     let found = outcome.map(|versions| {
         let postgis = versions.postgis.as_deref().unwrap_or("not there yet, it will be made");
         format!("{place} has PostgreSQL {}, PostGIS {postgis}, the rights suffice", versions.server)

@@ -1,10 +1,11 @@
 //! Are the server and the client programs fit for the work?
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::connect::Database;
-use super::failure;
+use super::{failure, programs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::Cmd;
 
@@ -16,6 +17,9 @@ const VERSION_LIMIT: Duration = Duration::from_secs(30);
 
 /// From these versions on `pg_restore` withstands a crafted archive (CVE-2026-116314).
 const PATCHED: [(u32, u32); 5] = [(18, 7), (17, 12), (16, 16), (15, 20), (14, 25)];
+
+/// From this version on `pg_restore` sets `transaction_timeout`, which servers before this version refuse.
+const SETS_TRANSACTION_TIMEOUT: u32 = 17;
 
 /// The version of a client program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,13 +55,38 @@ pub struct Versions {
     pub server_num: u32,
     /// The version of the PostGIS extension in the database, when it is there.
     pub postgis: Option<String>,
-    /// `pg_restore` on `PATH`.
+    /// The `pg_restore` that loads.
     pub pg_restore: ToolVersion,
+    /// Where that is, if it is not the one on `PATH`.
+    pub(super) loader: Option<PathBuf>,
     /// `psql` on `PATH`; only roles need it.
     pub psql: Option<ToolVersion>,
 }
 
 impl Versions {
+    /// Whether the server understands what `pg_restore` sends it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] when it does not.
+    pub fn check_loading(&self) -> Result<()> {
+        if !is_too_new(&self.pg_restore, self.server_num) {
+            return Ok(());
+        }
+        let newest = SETS_TRANSACTION_TIMEOUT - 1;
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "pg_restore {} cannot load into PostgreSQL {}, which does not know the setting transaction_timeout",
+                self.pg_restore, self.server
+            ),
+        )
+        .hint(format!(
+            "install postgresql-client-{newest} beside it (https://apt.postgresql.org has it; below {} it is found), or upgrade the server",
+            programs::DEBIAN_VERSIONS
+        )))
+    }
+
     /// What works today but wants an operator's attention, one sentence each.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
@@ -88,6 +117,10 @@ impl Versions {
         }
         warnings
     }
+}
+
+fn is_too_new(pg_restore: &ToolVersion, server_num: u32) -> bool {
+    pg_restore.major >= SETS_TRANSACTION_TIMEOUT && server_num / 10_000 < SETS_TRANSACTION_TIMEOUT
 }
 
 impl Database {
@@ -126,8 +159,20 @@ impl Database {
                 error
             }
         })?;
+        let (loader, pg_restore) = self.loader(pg_restore, server_num).await?;
         let psql = self.tool("psql").await.ok();
-        Ok(Versions { server, server_num, postgis: row.get(2), pg_restore, psql })
+        Ok(Versions { server, server_num, postgis: row.get(2), pg_restore, loader, psql })
+    }
+
+    /// An older `pg_restore` than `usual`, the one on `PATH`, where the server needs it and there is one.
+    async fn loader(&self, usual: ToolVersion, server_num: u32) -> Result<(Option<PathBuf>, ToolVersion)> {
+        if is_too_new(&usual, server_num)
+            && let Some(older) = programs::pg_restore_before(SETS_TRANSACTION_TIMEOUT)
+        {
+            let version = self.tool(&older.to_string_lossy()).await?;
+            return Ok((Some(older), version));
+        }
+        Ok((None, usual))
     }
 
     async fn tool(&self, program: &str) -> Result<ToolVersion> {
@@ -164,6 +209,7 @@ mod tests {
             server_num: 160_004,
             postgis: None,
             pg_restore: ToolVersion { major, minor },
+            loader: None,
             psql: None,
         };
         assert_eq!(with(16, 16).warnings(), Vec::<String>::new());
@@ -172,5 +218,21 @@ mod tests {
         assert_eq!(with(13, 22).warnings().len(), 2);
         let old_psql = Versions { psql: Some(ToolVersion { major: 15, minor: 20 }), ..with(16, 16) };
         assert!(old_psql.warnings()[0].starts_with("psql 15.20 is older than the server (16.4)"));
+    }
+
+    #[test]
+    fn a_newer_pg_restore_cannot_load_into_a_server_before_17() {
+        let with = |server_num, major| {
+            let pg_restore = ToolVersion { major, minor: 5 };
+            let server = format!("{}.4", server_num / 10_000);
+            Versions { server, server_num, postgis: None, pg_restore, loader: None, psql: None }.check_loading()
+        };
+        for (server_num, major) in [(150_004, 15), (120_004, 16), (170_004, 17), (170_004, 18)] {
+            with(server_num, major).unwrap();
+        }
+        insta::assert_snapshot!(with(160_004, 17).unwrap_err().paragraph(), @"
+        Error: pg_restore 17.5 cannot load into PostgreSQL 16.4, which does not know the setting transaction_timeout
+          Hint: install postgresql-client-16 beside it (https://apt.postgresql.org has it; below /usr/lib/postgresql it is found), or upgrade the server
+        ");
     }
 }

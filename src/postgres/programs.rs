@@ -11,7 +11,7 @@ use super::preflight::ToolVersion;
 use crate::process::Cmd;
 
 /// Where Debian's packages put the programs of each major version.
-const DEBIAN_VERSIONS: &str = "/usr/lib/postgresql";
+pub(super) const DEBIAN_VERSIONS: &str = "/usr/lib/postgresql";
 
 /// What Debian's `/usr/bin/pg_restore` is a link to (package postgresql-client-common).
 const DEBIAN_WRAPPER: &str = "pg_wrapper";
@@ -26,6 +26,11 @@ const VERSION_LIMIT: Duration = Duration::from_secs(20);
 pub(super) async fn pg_restore(stop: &CancellationToken) -> OsString {
     static PROGRAM: OnceCell<OsString> = OnceCell::const_new();
     PROGRAM.get_or_init(|| find("pg_restore", stop)).await.clone()
+}
+
+/// The newest `pg_restore` before version `major` that Debian's packages have put beside others.
+pub(super) fn pg_restore_before(major: u32) -> Option<PathBuf> {
+    newest_before(Path::new(DEBIAN_VERSIONS), major, "pg_restore")
 }
 
 /// What to start as `psql`: not Debian's script, which takes the cluster from files of the user.
@@ -58,6 +63,14 @@ fn chosen(versions: &Path, major: u32, name: &str) -> Option<PathBuf> {
     program.is_file().then_some(program)
 }
 
+fn newest_before(versions: &Path, major: u32, name: &str) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(versions).ok()?.flatten();
+    let majors = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let mut found: Vec<_> = majors.filter(|found| *found < major).collect();
+    found.sort_unstable_by(|a, b| b.cmp(a));
+    found.into_iter().find_map(|found| chosen(versions, found, name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,5 +87,20 @@ mod tests {
         assert!(!is_wrapper(&path("15/bin/pg_restore")));
         assert_eq!(chosen(dir.path(), 15, "pg_restore"), Some(path("15/bin/pg_restore")));
         assert_eq!(chosen(dir.path(), 16, "pg_restore"), None);
+    }
+
+    #[test]
+    fn of_several_versions_the_newest_before_one_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = |major: u32| dir.path().join(format!("{major}/bin/pg_restore"));
+        for major in [9, 13, 15, 17] {
+            std::fs::create_dir_all(program(major).parent().unwrap()).unwrap();
+            std::fs::write(program(major), "").unwrap();
+        }
+        // Its programs have been removed.
+        std::fs::create_dir_all(dir.path().join("16")).unwrap();
+        assert_eq!(newest_before(dir.path(), 17, "pg_restore"), Some(program(15)));
+        assert_eq!(newest_before(dir.path(), 9, "pg_restore"), None);
+        assert_eq!(newest_before(&dir.path().join("none"), 17, "pg_restore"), None);
     }
 }

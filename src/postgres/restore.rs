@@ -79,7 +79,9 @@ impl Database {
         part: &[&str],
         progress: &(impl Fn(LoadProgress) + Send + Sync),
     ) -> Result<Finished> {
-        let checks_connection = self.preflight().await?.server_num >= CHECKS_CONNECTION;
+        let versions = self.preflight().await?;
+        versions.check_loading()?;
+        let checks_connection = versions.server_num >= CHECKS_CONNECTION;
         let name = format!("borg-slave restore {}-{}", std::process::id(), RESTORES.fetch_add(1, Ordering::Relaxed));
         // The swap commits synchronously, and with it everything before it in the log; the restore's
         // own commit need not wait for the disk.
@@ -87,7 +89,11 @@ impl Database {
         if checks_connection {
             options.push_str(" -c client_connection_check_interval=1000");
         }
-        let mut cmd = Cmd::new(programs::pg_restore(&self.shared.stop).await)
+        let program = match versions.loader {
+            Some(program) => program.into_os_string(),
+            None => programs::pg_restore(&self.shared.stop).await,
+        };
+        let mut cmd = Cmd::new(program)
             .args(["--no-owner", "--no-privileges", "--no-tablespaces", "--exit-on-error", "--no-password"])
             .args(part)
             .arg(archive.format_option())
