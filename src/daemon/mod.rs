@@ -26,7 +26,7 @@ use self::code::{Code, LOCK_VARIABLE};
 use self::measure::{Measured, ends_of, is_unreachable};
 use self::round::{Outcome, Round};
 pub use self::schedule::RETRY_PAUSES;
-use self::schedule::{BackOff, Told, until};
+use self::schedule::{BackOff, Cause, Told, until};
 pub use self::settings::Load;
 use self::settings::{InForce, Look};
 use self::supervisor::Supervisor;
@@ -118,36 +118,6 @@ pub async fn run(options: Options) -> Result<()> {
     daemon.page.end().await;
     tracing::info!(rounds = daemon.rounds, "the daemon ends");
     Ok(())
-}
-
-/// Why a round begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cause {
-    /// The daemon has just begun.
-    Start,
-    /// The interval is over.
-    Interval,
-    /// A failed job's pause is over.
-    Retry,
-    /// Somebody has asked for it.
-    Signal,
-    /// Somebody has brought changesets.
-    Clone,
-    /// The settings are other ones.
-    Settings,
-}
-
-impl Cause {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Start => "start",
-            Self::Interval => "interval",
-            Self::Retry => "retry",
-            Self::Signal => "signal",
-            Self::Clone => "clone",
-            Self::Settings => "settings",
-        }
-    }
 }
 
 struct Daemon {
@@ -248,10 +218,7 @@ impl Daemon {
         let clock = Instant::now();
         self.rounds += 1;
         tracing::debug!(round = self.rounds, ?why, "the round begins");
-        let pulls = match why {
-            Cause::Retry | Cause::Clone => clock >= self.pull_at,
-            _ => true,
-        };
+        let pulls = why.pulls(clock >= self.pull_at, self.unreachable_since.is_some());
         let round = Round {
             settings: self.in_force.get().clone(),
             pulls,

@@ -12,6 +12,47 @@ const LONGEST_BACK_OFF: Duration = Duration::from_secs(600);
 /// Pauses after the first failure of a job, the second, and so on; the last one goes on.
 pub const RETRY_PAUSES: [Duration; 6] = [minutes(1), minutes(2), minutes(5), minutes(10), minutes(30), minutes(60)];
 
+/// Why a round begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The daemon has just begun.
+    Start,
+    /// The interval is over.
+    Interval,
+    /// A failed job's pause is over.
+    Retry,
+    /// Somebody has asked for it.
+    Signal,
+    /// Somebody has brought changesets.
+    Clone,
+    /// The settings are other ones.
+    Settings,
+}
+
+impl Cause {
+    /// Whether the round asks the master first, which `is_due` or not, and `is_away` as far as anybody knows.
+    pub(super) fn pulls(self, is_due: bool, is_away: bool) -> bool {
+        match self {
+            Self::Retry => is_due,
+            // Somebody else has reached a master, perhaps this one.
+            Self::Clone => is_due || is_away,
+            Self::Start | Self::Interval | Self::Signal | Self::Settings => true,
+        }
+    }
+
+    /// In a word.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Interval => "interval",
+            Self::Retry => "retry",
+            Self::Signal => "signal",
+            Self::Clone => "clone",
+            Self::Settings => "settings",
+        }
+    }
+}
+
 const fn minutes(count: u64) -> Duration {
     Duration::from_secs(count * 60)
 }
@@ -89,6 +130,15 @@ mod tests {
         assert!(back_off.failed(interval) <= Duration::from_secs(75));
         let daily = Duration::from_secs(86_400);
         assert!(back_off.failed(daily) >= daily * 3 / 4, "not more often than the operator wants");
+    }
+
+    #[test]
+    fn changesets_that_somebody_brings_while_the_master_is_away_end_the_waiting() {
+        let asks =
+            |cause: Cause| [(false, false), (false, true), (true, true)].map(|(due, away)| cause.pulls(due, away));
+        assert_eq!(asks(Cause::Clone), [false, true, true]);
+        assert_eq!(asks(Cause::Retry), [false, false, true]);
+        assert_eq!(asks(Cause::Signal), [true; 3]);
     }
 
     #[test]
