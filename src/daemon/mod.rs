@@ -362,8 +362,7 @@ impl Daemon {
                 Some(at) if at < self.pull_at => (at, Cause::Retry),
                 _ => (self.pull_at, Cause::Interval),
             };
-            let left = deadline.saturating_duration_since(Instant::now());
-            self.monitor.sleeps_until(Timestamp::now().checked_add(left).unwrap_or(Timestamp::MAX));
+            self.monitor.sleeps_until(deadline.into_std());
             let cause = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return None,

@@ -1,7 +1,7 @@
 //! What the daemon tells of itself: its rounds, and the measurements of its passes.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
@@ -63,7 +63,9 @@ pub struct Life {
     pub unreachable_since: Option<Timestamp>,
     /// When the slave was last known to hold all that the master had.
     pub level: Option<Timestamp>,
-    /// When the next round is due.
+    /// When the next round is due, by a clock that nobody sets.
+    pub due: Option<Instant>,
+    /// The same as the wall clock shows it now.
     pub next_round: Option<Timestamp>,
 }
 
@@ -93,6 +95,7 @@ impl Default for Monitor {
             last_pull: None,
             unreachable_since: None,
             level: None,
+            due: None,
             next_round: None,
         };
         Self { life: Mutex::new(life), metrics: Metrics::new(seconds(begun)) }
@@ -105,7 +108,7 @@ impl Monitor {
         let mut life = self.lock();
         life.rounds += 1;
         life.under_way = Some((why, Timestamp::now()));
-        life.next_round = None;
+        life.due = None;
     }
 
     /// The round has ended.
@@ -143,8 +146,8 @@ impl Monitor {
     }
 
     /// Nothing is done until `next`, unless something wakes the daemon.
-    pub fn sleeps_until(&self, next: Timestamp) {
-        self.lock().next_round = Some(next);
+    pub fn sleeps_until(&self, next: Instant) {
+        self.lock().due = Some(next);
     }
 
     /// A job has ended.
@@ -175,7 +178,15 @@ impl Monitor {
     /// What is known of the daemon.
     #[must_use]
     pub fn life(&self) -> Life {
-        self.lock().clone()
+        let mut life = self.lock().clone();
+        life.next_round = life.due.and_then(|due| {
+            let (now, wall) = (Instant::now(), Timestamp::now());
+            match due.checked_duration_since(now) {
+                Some(left) => wall.checked_add(left).ok(),
+                None => wall.checked_sub(now.duration_since(due)).ok(),
+            }
+        });
+        life
     }
 
     pub(super) fn metrics(&self) -> &Metrics {

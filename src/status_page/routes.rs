@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -209,7 +209,7 @@ async fn nowhere(State(site): Shared, request: Request) -> Response {
 
 async fn ready(State(site): Shared) -> Response {
     let readable = site.read(|reading| reading.journal.as_ref().map(Journal::cursor).transpose()).await.is_ok();
-    match unready(&site.monitor.life(), readable, Timestamp::now()) {
+    match unready(&site.monitor.life(), readable, Instant::now()) {
         None => with_type(TEXT, "ready\n"),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, with_type(TEXT, format!("not ready: {why}\n"))).into_response(),
     }
@@ -286,7 +286,7 @@ async fn api_job(State(site): Shared, Path(job_file): Path<String>) -> Response 
 async fn api_status(State(site): Shared) -> Response {
     let text = site.read(|reading| {
         let (overview, now) = (reading.overview(1)?, Timestamp::now());
-        let verdict = Verdict::of(&overview, now);
+        let verdict = Verdict::of(&overview, Instant::now());
         text_of(&json::Status::of(&reading.about, &overview, &verdict, now))
     });
     document(text.await.map_err(Trouble::from))

@@ -1,13 +1,13 @@
 //! How the slave is, in a word and in sentences; and whether it is ready.
 
-use jiff::{SignedDuration, Timestamp};
+use std::time::{Duration, Instant};
 
 use super::monitor::{Life, PassEnd, PullEnd};
 use super::site::Overview;
 use crate::journal::State;
 
 /// How long after its time a round may begin before that is remarkable.
-const LATE: SignedDuration = SignedDuration::from_secs(60);
+const LATE: Duration = Duration::from_secs(60);
 
 /// How the slave is, the worst last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,7 +42,7 @@ pub(super) struct Verdict {
 }
 
 impl Verdict {
-    pub(super) fn of(overview: &Overview, now: Timestamp) -> Self {
+    pub(super) fn of(overview: &Overview, now: Instant) -> Self {
         let life = &overview.life;
         let mut found: Vec<(Level, String)> = Vec::new();
         let last = life.last_round.as_ref();
@@ -95,7 +95,7 @@ impl Verdict {
 }
 
 /// Why the daemon is not ready, in words that tell no secret; nothing when it is.
-pub(super) fn unready(life: &Life, is_journal_readable: bool, now: Timestamp) -> Option<&'static str> {
+pub(super) fn unready(life: &Life, is_journal_readable: bool, now: Instant) -> Option<&'static str> {
     if !is_journal_readable {
         return Some("the journal cannot be read");
     }
@@ -107,8 +107,9 @@ pub(super) fn unready(life: &Life, is_journal_readable: bool, now: Timestamp) ->
     }
 }
 
-fn is_late(life: &Life, now: Timestamp) -> bool {
-    life.under_way.is_none() && life.next_round.is_some_and(|due| now.duration_since(due) > LATE)
+/// The wall clock may be set at any time, and would make every round late.
+fn is_late(life: &Life, now: Instant) -> bool {
+    life.under_way.is_none() && life.due.is_some_and(|due| now.saturating_duration_since(due) > LATE)
 }
 
 #[cfg(test)]
@@ -129,7 +130,7 @@ mod tests {
 
     #[test]
     fn the_worst_is_said_first() {
-        let now = Timestamp::now();
+        let now = Instant::now();
         let say = |overview: &Overview| {
             let verdict = Verdict::of(overview, now);
             format!("{}: {}", verdict.level.as_str(), verdict.sentences.join(". "))
@@ -156,18 +157,25 @@ mod tests {
 
     #[test]
     fn ready_means_that_passes_are_made_and_come_in_time() {
-        let now = Timestamp::now();
+        let (now, wall) = (Instant::now(), jiff::Timestamp::now());
         let mut life = Monitor::default().life();
         assert_eq!(unready(&life, true, now), Some("no round has begun"));
-        life.under_way = Some(("start", now));
+        life.under_way = Some(("start", wall));
         assert_eq!(unready(&life, true, now), None);
         assert_eq!(unready(&life, false, now), Some("the journal cannot be read"));
         let mut life = after(Some(PullEnd::Unreachable("down".into())), PassEnd::Incomplete);
-        life.next_round = Some(now);
-        assert_eq!(unready(&life, true, now + SignedDuration::from_secs(30)), None, "it works with what it has");
-        let late = now + SignedDuration::from_secs(300);
+        life.due = Some(now);
+        assert_eq!(unready(&life, true, now + Duration::from_secs(30)), None, "it works with what it has");
+        // The wall clock was set forward by a day.
+        life.next_round = wall.checked_sub(Duration::from_secs(86_400)).ok();
+        assert_eq!(unready(&life, true, now), None);
+        assert!(!Verdict::of(&overview(life.clone(), &[]), now).sentences.iter().any(|said| said.contains("overdue")));
+        let late = now + Duration::from_secs(300);
+        assert!(
+            Verdict::of(&overview(life.clone(), &[]), late).sentences.contains(&"The next round is overdue".into())
+        );
         assert_eq!(unready(&life, true, late), Some("the next round is overdue"));
-        life.under_way = Some(("interval", now));
+        life.under_way = Some(("interval", wall));
         assert_eq!(unready(&life, true, late), None, "a pass may take hours");
         let life = after(None, PassEnd::Failed("the disk is full".into()));
         assert_eq!(unready(&life, true, now), Some("the last pass could not be made"));
