@@ -140,7 +140,7 @@ impl Code {
             let version = program.try_out(stop).await?;
             tracing::info!(program = %program.path.display(), "a new program takes over: {version}");
             supervisor.status("a new program takes over");
-            return Err(program.take_over(&self.lock));
+            return Err(program.take_over(&self.lock, stop).await);
         }
         Ok(true)
     }

@@ -75,9 +75,14 @@ impl Program {
     }
 
     /// Puts the file in the place of this program, with the lock and the same arguments; comes back only when that
-    /// fails.
-    pub(super) fn take_over(&self, lock: &RunLock) -> Error {
+    /// fails, or when this program was asked to end: nothing would tell the new one.
+    pub(super) async fn take_over(&self, lock: &RunLock, stop: &CancellationToken) -> Error {
         crate::telemetry::flush();
+        // That may have taken a while, in which a signal has come that nobody has looked at.
+        tokio::task::yield_now().await;
+        if stop.is_cancelled() {
+            return Error::new(ErrorKind::Stopped, "stopped before the new program took over");
+        }
         process::replace_by(&self.path, &self.arguments, LOCK_VARIABLE, lock.as_fd())
     }
 }
@@ -92,5 +97,22 @@ fn existing(file: PathBuf) -> PathBuf {
     match file.to_str().and_then(|name| name.strip_suffix(" (deleted)")) {
         Some(name) if !file.exists() => PathBuf::from(name),
         _ => file,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::Wait;
+
+    #[tokio::test]
+    async fn who_is_asked_to_end_at_the_last_moment_is_not_replaced() {
+        let (dir, stop) = (tempfile::tempdir().unwrap(), CancellationToken::new());
+        let lock = RunLock::acquire_for_daemon(dir.path(), None, Wait::No, &stop).await.unwrap();
+        let path = dir.path().join("no such program");
+        let program = Program { file: path.clone(), path, arguments: vec!["borg-slave".into()] };
+        assert_eq!(program.take_over(&lock, &stop).await.kind(), ErrorKind::Process);
+        stop.cancel();
+        assert_eq!(program.take_over(&lock, &stop).await.kind(), ErrorKind::Stopped);
     }
 }
