@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY, WWW_AUTHENTICATE,
@@ -49,6 +50,12 @@ const ICON: &str = include_str!("favicon.svg");
 const OPENAPI: &str = include_str!("openapi.json");
 
 type Shared = State<Arc<Site>>;
+
+/// What stands behind the `?`, if it can be understood.
+type Behind<T> = Result<Query<T>, QueryRejection>;
+
+/// The job file that an address names, if it can be read.
+type JobFile = Result<Path<String>, PathRejection>;
 
 pub(super) fn router(site: &Arc<Site>, door: &Arc<Door>) -> Router {
     let guarded = Router::new()
@@ -139,6 +146,18 @@ pub(super) enum Trouble {
 impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
         Self::Failed(error)
+    }
+}
+
+impl From<QueryRejection> for Trouble {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::Asked(rejection.body_text())
+    }
+}
+
+impl From<PathRejection> for Trouble {
+    fn from(rejection: PathRejection) -> Self {
+        Self::Asked(rejection.body_text())
     }
 }
 
@@ -235,10 +254,14 @@ fn listed_as(reading: &Reading, query: &JobQuery) -> Result<Listed> {
     listed(reading, &Page { states, search, order: *order, skip: query.skip(), most: *per_page })
 }
 
-async fn jobs(State(site): Shared, Query(asked): Query<Asked>) -> Response {
-    let query = match JobQuery::try_from(asked) {
+fn asked_jobs(asked: Behind<Asked>) -> Result<JobQuery, Trouble> {
+    JobQuery::try_from(asked?.0).map_err(Trouble::Asked)
+}
+
+async fn jobs(State(site): Shared, asked: Behind<Asked>) -> Response {
+    let query = match asked_jobs(asked) {
         Ok(query) => query,
-        Err(reason) => return html(&site, Err(Trouble::Asked(reason))),
+        Err(trouble) => return html(&site, Err(trouble)),
     };
     let page = site.read(move |reading| {
         let listed = listed_as(reading, &query)?;
@@ -248,10 +271,10 @@ async fn jobs(State(site): Shared, Query(asked): Query<Asked>) -> Response {
     html(&site, page.await.map_err(Trouble::from))
 }
 
-async fn api_jobs(State(site): Shared, Query(asked): Query<Asked>) -> Response {
-    let query = match JobQuery::try_from(asked) {
+async fn api_jobs(State(site): Shared, asked: Behind<Asked>) -> Response {
+    let query = match asked_jobs(asked) {
         Ok(query) => query,
-        Err(reason) => return document(Err(Trouble::Asked(reason))),
+        Err(trouble) => return document(Err(trouble)),
     };
     let text = site.read(move |reading| {
         let Listed { jobs, found } = listed_as(reading, &query)?;
@@ -267,7 +290,11 @@ fn known(reading: &Reading, job_file: &str) -> Result<Result<JobRecord, Trouble>
     Ok(job.ok_or_else(|| Trouble::Missing(format!("Nothing is known of {job_file}."))))
 }
 
-async fn job(State(site): Shared, Path(job_file): Path<String>) -> Response {
+async fn job(State(site): Shared, job_file: JobFile) -> Response {
+    let job_file = match job_file {
+        Ok(Path(job_file)) => job_file,
+        Err(rejection) => return html(&site, Err(rejection.into())),
+    };
     let page = site.read(move |reading| {
         let picture = Shelf::new(&reading.about).picture(&job_file);
         Ok(known(reading, &job_file)?.map(|job| pages::job(&pages::Frame::of(reading), &job, picture.as_ref())))
@@ -275,7 +302,11 @@ async fn job(State(site): Shared, Path(job_file): Path<String>) -> Response {
     html(&site, page.await.unwrap_or_else(|error| Err(error.into())))
 }
 
-async fn api_job(State(site): Shared, Path(job_file): Path<String>) -> Response {
+async fn api_job(State(site): Shared, job_file: JobFile) -> Response {
+    let job_file = match job_file {
+        Ok(Path(job_file)) => job_file,
+        Err(rejection) => return document(Err(rejection.into())),
+    };
     let text = site.read(move |reading| match known(reading, &job_file)? {
         Ok(job) => Ok(Ok(text_of(&json::Job::from(&job))?)),
         Err(trouble) => Ok(Err(trouble)),
@@ -323,7 +354,11 @@ fn reports_after(reading: &Reading, after: i64) -> Result<(Vec<Report>, Option<i
     Ok((reports, next))
 }
 
-async fn reports(State(site): Shared, Query(After { after }): Query<After>) -> Response {
+async fn reports(State(site): Shared, asked: Behind<After>) -> Response {
+    let after = match asked {
+        Ok(Query(After { after })) => after,
+        Err(rejection) => return html(&site, Err(rejection.into())),
+    };
     let page = site.read(move |reading| {
         let backlog = reading.journal.as_ref().map(Journal::backlog).transpose()?.flatten();
         let (reports, next) = reports_after(reading, after)?;
@@ -332,7 +367,11 @@ async fn reports(State(site): Shared, Query(After { after }): Query<After>) -> R
     html(&site, page.await.map_err(Trouble::from))
 }
 
-async fn api_reports(State(site): Shared, Query(After { after }): Query<After>) -> Response {
+async fn api_reports(State(site): Shared, asked: Behind<After>) -> Response {
+    let after = match asked {
+        Ok(Query(After { after })) => after,
+        Err(rejection) => return document(Err(rejection.into())),
+    };
     let text = site.read(move |reading| {
         let (reports, next_after) = reports_after(reading, after)?;
         text_of(&json::ReportPage { next_after, reports: reports.iter().map(json::Waiting::from).collect() })
@@ -363,10 +402,10 @@ fn pictures(reading: &Reading, query: &JobQuery) -> Result<(Vec<pages::Tile>, u6
     Ok((shown.into_iter().filter_map(tile).collect(), found))
 }
 
-async fn gallery(State(site): Shared, Query(asked): Query<Asked>) -> Response {
-    let query = match JobQuery::try_from(asked) {
+async fn gallery(State(site): Shared, asked: Behind<Asked>) -> Response {
+    let query = match asked_jobs(asked) {
         Ok(query) => query,
-        Err(reason) => return html(&site, Err(Trouble::Asked(reason))),
+        Err(trouble) => return html(&site, Err(trouble)),
     };
     let page = site.read(move |reading| {
         let (tiles, found) = pictures(reading, &query)?;
@@ -375,10 +414,10 @@ async fn gallery(State(site): Shared, Query(asked): Query<Asked>) -> Response {
     html(&site, page.await.map_err(Trouble::from))
 }
 
-async fn api_previews(State(site): Shared, Query(asked): Query<Asked>) -> Response {
-    let query = match JobQuery::try_from(asked) {
+async fn api_previews(State(site): Shared, asked: Behind<Asked>) -> Response {
+    let query = match asked_jobs(asked) {
         Ok(query) => query,
-        Err(reason) => return document(Err(Trouble::Asked(reason))),
+        Err(trouble) => return document(Err(trouble)),
     };
     let text = site.read(move |reading| {
         let (tiles, found) = pictures(reading, &query)?;
@@ -393,7 +432,11 @@ async fn api_previews(State(site): Shared, Query(asked): Query<Asked>) -> Respon
     document(text.await.map_err(Trouble::from))
 }
 
-async fn preview(State(site): Shared, Path(job_file): Path<String>) -> Response {
+async fn preview(State(site): Shared, job_file: JobFile) -> Response {
+    let job_file = match job_file {
+        Ok(Path(job_file)) => job_file,
+        Err(rejection) => return html(&site, Err(rejection.into())),
+    };
     let content = site.read(move |reading| {
         let picture = known(reading, &job_file)?.ok().and_then(|_| Shelf::new(&reading.about).picture(&job_file));
         let Some(picture) = picture else { return Ok(None) };

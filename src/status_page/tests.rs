@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use reqwest::header::{ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
+use reqwest::header::{ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{Client, Method, Response, StatusCode};
 use secrecy::SecretString;
 use serde_json::Value;
@@ -16,6 +16,7 @@ use super::*;
 use crate::journal::{JobOutcome, Journal, NewJob, NewReport, RunOutcome, RunSummary, State, StepOutcome, StepRecord};
 
 const ODD: &str = "geoserver/layers/ws.<script>alert('x')</script> & \"道路\".json";
+const HTML: &str = "text/html; charset=utf-8";
 const TOKEN: &str = "0123456789abcdef";
 
 /// A page over a journal, and a client.
@@ -156,7 +157,14 @@ async fn nothing_that_a_job_file_brings_becomes_markup() {
     assert!(jobs.contains("1 job") && jobs.contains("道路") && !jobs.contains("ws.roads"), "{jobs}");
     assert!(stand.text("/").await.contains("1 job is not applied"));
     assert_eq!(stand.get("/jobs/geoserver/layers/ws.unknown.json").await.status(), 404);
-    assert_eq!(stand.get("/jobs?state=broken").await.status(), 400);
+    for asked in ["/jobs?state=broken", "/jobs?page=x", "/reports?after=x", "/gallery?foo=1", "/jobs/%FF"] {
+        let answer = stand.get(asked).await;
+        assert_eq!(
+            (answer.status(), &answer.headers()[CONTENT_TYPE]),
+            (StatusCode::BAD_REQUEST, &HeaderValue::from_static(HTML)),
+            "{asked}"
+        );
+    }
     stand.page.end().await;
 }
 
@@ -187,8 +195,14 @@ async fn the_description_of_the_interface_is_true() {
         let found = stand.json(&path.replace("/{job_file}", &address)).await;
         check(&description, schema, &found, path, &mut met);
     }
-    let error: Value = serde_json::from_str(&stand.get("/api/jobs?state=x").await.text().await.unwrap()).unwrap();
-    check(&description, &description["components"]["schemas"]["Trouble"], &error, "400", &mut met);
+    // Whoever finds out that it cannot be answered.
+    for asked in ["jobs?state=x", "jobs?page=x", "previews?foo=1", "reports?after=x", "reports?%FF=1", "jobs/%FF"] {
+        let answer = stand.get(&format!("/api/{asked}")).await;
+        let said = (answer.status().as_u16(), answer.headers()[CONTENT_TYPE].to_str().unwrap().to_owned());
+        assert_eq!(said, (400, "application/json".to_owned()), "{asked}");
+        let error: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+        check(&description, &description["components"]["schemas"]["Trouble"], &error, asked, &mut met);
+    }
     met.insert("Trouble".into());
     let known: BTreeSet<String> = description["components"]["schemas"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(met, known, "every schema was met in an answer");
