@@ -11,6 +11,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::access::{Access, Door};
@@ -19,6 +20,9 @@ use super::routes;
 use super::site::Site;
 use super::{About, Options};
 use crate::error::{Error, ErrorKind, Result};
+
+/// How long after an address could not be listened on it is tried again: whoever is there may go.
+const AGAIN: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(30) };
 
 /// Connections at the same time; more wait to be accepted.
 const CONNECTIONS: usize = 64;
@@ -55,11 +59,12 @@ impl StatusPage {
         let place = options.as_ref().map(|options| Place::open(options, &site)).transpose()?;
         let (wanted, changes) = watch::channel(options);
         let stop = CancellationToken::new();
-        let host = Host { site, changes, stop: stop.clone(), place };
+        let host = Host { site, changes, stop: stop.clone(), place, trouble: None };
         Ok(Self { wanted, stop, host: tokio::spawn(host.serve()) })
     }
 
-    /// Serves the page as other settings say. An address that cannot be listened on is logged, and the page stays where it was.
+    /// Serves the page as other settings say. An address that cannot be listened on is logged and tried again now and
+    /// then, and the page stays where it was until that works.
     pub fn follow(&self, options: Option<Options>) {
         self.wanted.send_replace(options);
     }
@@ -104,19 +109,29 @@ struct Host {
     changes: watch::Receiver<Option<Options>>,
     stop: CancellationToken,
     place: Option<Place>,
+    /// Why the page is not where the settings want it.
+    trouble: Option<String>,
 }
 
 impl Host {
     async fn serve(mut self) {
         let connections = Arc::new(Semaphore::new(CONNECTIONS));
         let mut serving = JoinSet::new();
+        let mut again = Instant::now();
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 changed = self.changes.changed() => match changed {
-                    Ok(()) => self.change(),
+                    Ok(()) => {
+                        self.change();
+                        again = Instant::now() + AGAIN;
+                    }
                     Err(_) => break,
                 },
+                () = tokio::time::sleep_until(again), if self.trouble.is_some() => {
+                    self.change();
+                    again = Instant::now() + AGAIN;
+                }
                 accepted = accept(self.place.as_ref(), &connections) => {
                     if let (Some((stream, permit)), Some(place)) = (accepted, &self.place) {
                         serving.spawn(connection(stream, place.router.clone(), place.closing.clone(), permit));
@@ -136,6 +151,7 @@ impl Host {
     /// Takes over other settings.
     fn change(&mut self) {
         let wanted = self.changes.borrow_and_update().clone();
+        let trouble = self.trouble.take();
         let Some(options) = wanted else {
             if let Some(place) = self.place.take() {
                 place.closing.cancel();
@@ -155,7 +171,13 @@ impl Host {
                 }
             }
             // Who could get in there still needs what was needed there.
-            Err(error) => tracing::error!("the status page stays where it was. {}", error.paragraph()),
+            Err(error) => {
+                let text = error.paragraph();
+                if trouble.as_ref() != Some(&text) {
+                    tracing::error!("the status page stays where it was. {text}");
+                }
+                self.trouble = Some(text);
+            }
         }
     }
 

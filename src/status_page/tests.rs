@@ -358,6 +358,25 @@ async fn it_follows_the_settings_and_stays_when_they_lead_nowhere() {
     }
     assert_eq!(stand.get("/").await.status(), 401);
     assert!(TcpStream::connect(first).await.is_err(), "the old place is left");
+    // Whoever was in the way goes, and nobody says so.
+    let mut wanted = options(stand.dir.path(), taken.local_addr().unwrap(), None);
+    wanted.about.slave_name = "settled".into();
+    stand.page.follow(Some(wanted.clone()));
+    let said = async || {
+        let asked = stand.http.get(stand.url("/api/status")).bearer_auth(TOKEN);
+        asked.send().await.unwrap().text().await.unwrap()
+    };
+    // What the page is about changes just before it tries to move.
+    while !said().await.contains("settled") {
+        assert!(Instant::now() < until, "the settings are not followed");
+    }
+    drop(taken);
+    stand.options = wanted;
+    let is_there = async || stand.http.get(stand.url("/healthz")).send().await.is_ok();
+    while !is_there().await {
+        assert!(Instant::now() < until, "it is not tried again");
+    }
+    assert_eq!(stand.get("/").await.status(), 200);
     stand.page.follow(None);
     while is_there().await {
         assert!(Instant::now() < until, "it does not end");
