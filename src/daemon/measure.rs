@@ -98,7 +98,8 @@ fn word(from: Origin) -> &'static str {
 pub(super) fn ends_of(outcome: &Outcome) -> (Option<PullEnd>, PassEnd) {
     let pull = outcome.pull.as_ref().and_then(|pull| match pull {
         Ok(()) => Some(PullEnd::Ok),
-        Err(error) if error.kind() == ErrorKind::Stopped => None,
+        // Somebody else pulls: what that brings is seen when it comes.
+        Err(error) if matches!(error.kind(), ErrorKind::Stopped | ErrorKind::Busy) => None,
         Err(error) if is_unreachable(error.kind()) => Some(PullEnd::Unreachable(error.one_line())),
         Err(error) => Some(PullEnd::Failed(error.one_line())),
     });
@@ -115,4 +116,23 @@ pub(super) fn ends_of(outcome: &Outcome) -> (Option<PullEnd>, PassEnd) {
 /// Whether a pull that failed so is told as "the master cannot be reached".
 pub(super) fn is_unreachable(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::Unreachable | ErrorKind::Denied)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn a_pull_by_somebody_else_is_no_trouble_of_the_daemon() {
+        let pull = |kind| {
+            let error = || Error::new(kind, "why");
+            ends_of(&Outcome { pull: Some(Err(error())), pass: Err(error()), clone_print: 0 })
+        };
+        let why = || "why".to_owned();
+        assert_eq!(pull(ErrorKind::Busy), (None, PassEnd::Failed(why())));
+        assert_eq!(pull(ErrorKind::Stopped), (None, PassEnd::Stopped));
+        assert_eq!(pull(ErrorKind::Denied), (Some(PullEnd::Unreachable(why())), PassEnd::Failed(why())));
+        assert_eq!(pull(ErrorKind::Repository), (Some(PullEnd::Failed(why())), PassEnd::Failed(why())));
+    }
 }

@@ -288,6 +288,16 @@ impl Daemon {
             }
             // The signal's own words are enough.
             Some(Err(error)) if error.kind() == ErrorKind::Stopped => {}
+            // What somebody else pulls is seen when it comes.
+            Some(Err(error)) if error.kind() == ErrorKind::Busy => {
+                self.pull_at = now + interval;
+                if self.pull_trouble.is_news("somebody else pulls", now) {
+                    tracing::info!(
+                        "somebody else is at work in the clone, this round has not pulled: {}",
+                        error.one_line()
+                    );
+                }
+            }
             Some(Err(error)) if is_unreachable(error.kind()) => {
                 let pause = self.back_off.failed(interval);
                 self.unreachable_since.get_or_insert(now);
