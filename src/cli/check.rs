@@ -207,6 +207,6 @@ async fn database_lines(session: &Session, report: &mut Report) {
 }
 
 async fn geoserver_line(server: &GeoServer) -> Result<String> {
-    let version = server.version().await?;
+    let version = server.supported_version().await?;
     Ok(format!("{} has version {version}, the login is an administrator's", server.name()))
 }

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use secrecy::SecretString;
 
 use super::{Ctx, StepEnd, Stepped};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::geoserver::{Change, GeoServer, PostgisStore, default_store_parameters};
 use crate::job::{ConnectionParameters, FeatureJob};
 use crate::name::{GeoName, PgIdent};
@@ -19,7 +19,21 @@ impl Ctx<'_> {
         let uri = self.run.parts.choices.workspace_namespace.fill(workspace.as_str());
         let make = async { Ok(server.ensure_workspace(workspace, &uri).await? != Change::Unchanged) };
         let changed = self.run.geoserver_steps.once(key, make).await?;
+        self.mind_version(server).await?;
         Ok(((), if changed { StepEnd::Done } else { StepEnd::Unchanged }, None))
+    }
+
+    /// Warns of a GeoServer that is too old, once per pass; it may still be good for most of what is asked of it.
+    async fn mind_version(&self, server: &GeoServer) -> Result<()> {
+        let look = async {
+            match server.supported_version().await {
+                Err(error) if error.kind() == ErrorKind::Unsupported => tracing::warn!("{}", error.paragraph()),
+                // One that does not tell its version is told of by those who need it.
+                _ => {}
+            }
+            Ok(false)
+        };
+        self.run.geoserver_steps.once((server.name().to_owned(), "version".to_owned()), look).await.map(drop)
     }
 
     /// Makes sure of a PostGIS store, once per pass; the first that asks decides what it is like.

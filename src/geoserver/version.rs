@@ -19,6 +19,9 @@ pub struct Version {
 }
 
 impl Version {
+    /// The oldest version that this program is made for: what it asks for is answered there, and as it expects.
+    const OLDEST: Self = Self { major: 2, minor: 18, patch: 0 };
+
     /// The first version that forgets the cached columns of a single feature type on request.
     pub(super) const RESETS_ONE_FEATURE_TYPE: Self = Self { major: 2, minor: 22, patch: 0 };
 
@@ -52,6 +55,22 @@ impl GeoServer {
         self.known_version().get_or_try_init(|| self.ask_version()).await.copied()
     }
 
+    /// As [`GeoServer::version`], when this program is made for it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] when it is too old, else as [`GeoServer::version`].
+    pub async fn supported_version(&self) -> Result<Version> {
+        let (version, oldest) = (self.version().await?, Version::OLDEST);
+        if version >= oldest {
+            return Ok(version);
+        }
+        let message = format!("GeoServer {version} is too old: {}.{} or newer is needed", oldest.major, oldest.minor);
+        Err(Error::new(ErrorKind::Unsupported, message)
+            .subject(self.name())
+            .hint("upgrade GeoServer; until then layers may stay unpublished, or be drawn with an old style"))
+    }
+
     async fn ask_version(&self) -> Result<Version> {
         let answer = self.get("about/version.json").await?;
         if answer.is_missing() {
@@ -74,7 +93,39 @@ impl GeoServer {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+
     use super::*;
+    use crate::geoserver::Endpoint;
+
+    /// A GeoServer that answers one request, with its version.
+    fn server_of(version: &str) -> GeoServer {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/geoserver", listener.local_addr().unwrap()).parse().unwrap();
+        let body =
+            format!("{{\"about\": {{\"resource\": [{{\"@name\": \"GeoServer\", \"Version\": \"{version}\"}}]}}}}");
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close";
+            let _ = write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        });
+        let time_limit = std::time::Duration::from_secs(10);
+        GeoServer::new(Endpoint { url, username: "admin".into(), password: "x".into(), time_limit }).unwrap()
+    }
+
+    #[tokio::test]
+    async fn one_that_is_too_old_is_told_with_what_is_needed() {
+        let old = server_of("2.9.4");
+        let error = old.supported_version().await.unwrap_err();
+        insta::assert_snapshot!(error.paragraph().replace(old.name(), "<server>"), @"
+        Error: <server>: GeoServer 2.9.4 is too old: 2.18 or newer is needed
+          Hint: upgrade GeoServer; until then layers may stay unpublished, or be drawn with an old style
+        ");
+        for enough in ["2.18-SNAPSHOT", "2.18.0", "3.0"] {
+            assert_eq!(server_of(enough).supported_version().await.ok(), Version::parse(enough), "{enough}");
+        }
+    }
 
     #[test]
     fn versions_are_read_and_ordered_as_releases() {
