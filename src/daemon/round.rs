@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::watch::clone_print;
 use crate::config::Settings;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::journal::{Holder, Journal, RunLock, Wait};
 use crate::plan::Patience;
-use crate::report;
+use crate::report::{self, Courier};
 use crate::state_repo::{OpenOptions, PullHooks, StateRepo};
 use crate::sync::{self, Request, Summary, Watcher};
 
@@ -53,7 +53,48 @@ pub(super) struct Pass {
 }
 
 impl Round {
-    pub(super) async fn run(self, mut watcher: Box<dyn Watcher>) -> Outcome {
+    pub(super) async fn run(self, watcher: Box<dyn Watcher>) -> Outcome {
+        let outcome = self.make(watcher).await;
+        if let Err(error) = self.tell_master(&outcome.pass).await {
+            // A journal that cannot be used is what the pass itself complains of.
+            tracing::debug!("the master cannot be told how the pass went: {error}");
+        }
+        outcome
+    }
+
+    /// Tells the master why no pass can be made, each reason once, and that they are made again; and delivers what
+    /// waits, which else is part of a pass.
+    async fn tell_master(&self, pass: &Result<Pass>) -> Result<()> {
+        let Some(master) = crate::wire::master(&self.settings) else { return Ok(()) };
+        let (about, tells_itself) = match pass {
+            // Neither says anything about the next one.
+            Err(error) if matches!(error.kind(), ErrorKind::Stopped | ErrorKind::Busy) => return Ok(()),
+            Err(error) => {
+                let hint = error.hint_text().map(|hint| format!(". Hint: {hint}")).unwrap_or_default();
+                (Some(error.one_line() + hint.as_str()), false)
+            }
+            Ok(Pass { summary, .. }) => (None, summary.had_jobs()),
+        };
+        let about = about.as_deref();
+        let dir = &self.settings.sync_status_path;
+        let journal = Journal::open(dir)?;
+        let is_news = journal.pass_trouble()?.as_ref().map(|before| before.about.as_str()) != about;
+        if is_news {
+            if !tells_itself {
+                report::passes_made(&journal, &master, about)?;
+            }
+            journal.set_pass_trouble(about)?;
+        }
+        if (about.is_some() || is_news)
+            && let Some(backlog) = journal.backlog()?
+        {
+            let quiet = !is_news && backlog.failing.is_some();
+            Courier::start(master, Journal::open(dir)?, quiet).finish().await;
+        }
+        Ok(())
+    }
+
+    async fn make(&self, mut watcher: Box<dyn Watcher>) -> Outcome {
         let root = &self.settings.state_repository_root;
         let mut repository = match self.open().await {
             Ok(repository) => repository,

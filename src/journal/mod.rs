@@ -36,11 +36,11 @@ mod lock;
 mod markers;
 mod outcomes;
 mod pages;
-mod program;
 mod reports;
 mod runs;
 mod schema;
 mod steps;
+mod trouble;
 
 use std::fmt;
 use std::fs::File;
@@ -60,10 +60,10 @@ pub use forget::{Forget, Forgotten};
 pub use jobs::{Begun, Deployed, JobOutcome, JobRecord, Known, NewJob, Selection, State, Which};
 pub use lock::{Holder, RunLock, Wait};
 pub use pages::{Listed, Order, Page};
-pub use program::ProgramTrouble;
 pub use reports::{Backlog, NewReport, Report};
 pub use runs::{RunOutcome, RunRecord, RunSummary};
 pub use steps::{StepOutcome, StepRecord};
+pub use trouble::Trouble;
 
 /// Name of the database in the status directory.
 const FILE_NAME: &str = "journal.sqlite3";

@@ -7,7 +7,7 @@
 //!
 //! | subject | row |
 //! |---|---|
-//! | `poll`, `run` | `monitor_slaveserver` of this slave: the daemon's looks for changes; every run that had jobs |
+//! | `poll`, `run` | `monitor_slaveserver` of this slave: the daemon's looks for changes; every run that had jobs, and why none can be made |
 //! | `publish/<layer>/deployed`, `publish/<layer>/failed` | `monitor_publishsyncstatus` of the layer |
 //! | `task/<type>/<action>/<name>` | `monitor_tasksyncstatus` |
 //! | `preview/<type>/<action>/<name>` | the picture of one of these two, when it comes later |
@@ -152,6 +152,20 @@ pub fn program_followed(journal: &Journal, master: &Master, trouble: Option<&str
     let head = match trouble {
         Some(trouble) => format!("{}: {}", local_time(at), program_trouble(trouble)),
         None => format!("{}: the program is up to date again", local_time(at)),
+    };
+    journal.put_reports(&[run_note(master, at, &head, std::iter::empty())])
+}
+
+/// Notes why no pass can be made, or that they are made again.
+///
+/// # Errors
+///
+/// When the journal cannot be written.
+pub fn passes_made(journal: &Journal, master: &Master, trouble: Option<&str>) -> Result<()> {
+    let at = Timestamp::now();
+    let head = match trouble {
+        Some(trouble) => format!("{}: no pass can be made, what changes is not applied: {trouble}", local_time(at)),
+        None => format!("{}: passes are made again", local_time(at)),
     };
     journal.put_reports(&[run_note(master, at, &head, std::iter::empty())])
 }

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::monitor::{Life, Monitor};
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::{Backlog, Journal, ProgramTrouble, RunRecord, State};
+use crate::journal::{Backlog, Journal, RunRecord, State, Trouble};
 
 /// How many callers read the journal at the same time.
 const READERS: usize = 4;
@@ -49,7 +49,7 @@ pub(super) struct Overview {
     pub(super) cursor: Option<String>,
     pub(super) backlog: Option<Backlog>,
     /// What keeps the program from being brought up to date.
-    pub(super) program: Option<ProgramTrouble>,
+    pub(super) program: Option<Trouble>,
     /// The last runs, the newest first.
     pub(super) runs: Vec<RunRecord>,
 }

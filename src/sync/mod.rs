@@ -144,6 +144,12 @@ impl Summary {
         self.failed.is_empty() && self.due.is_empty()
     }
 
+    /// There was something to do, so that the run has said itself how that went.
+    #[must_use]
+    pub fn had_jobs(&self) -> bool {
+        self.succeeded + self.filtered + self.waiting + self.failed.len() > 0
+    }
+
     /// The run was asked to stop before it was finished.
     #[must_use]
     pub fn was_stopped(&self) -> bool {

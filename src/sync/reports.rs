@@ -6,7 +6,7 @@ use super::Summary;
 use crate::error::Result;
 use crate::execute::JobAbout;
 use crate::job::{Companion, JobFile, JobKind};
-use crate::journal::{JobOutcome, Journal, NewReport, ProgramTrouble};
+use crate::journal::{JobOutcome, Journal, NewReport, Trouble};
 use crate::plan::Plan;
 use crate::report::{self, About, Master, local_time};
 
@@ -59,7 +59,7 @@ pub(super) struct Files {
     done: Vec<String>,
     master: Master,
     /// What keeps the program from being brought up to date.
-    program: Option<ProgramTrouble>,
+    program: Option<Trouble>,
 }
 
 #[derive(Debug)]
@@ -72,7 +72,7 @@ struct File {
 }
 
 impl Files {
-    pub(super) fn of(plan: &Plan, how: String, master: Master, program: Option<ProgramTrouble>) -> Self {
+    pub(super) fn of(plan: &Plan, how: String, master: Master, program: Option<Trouble>) -> Self {
         let jobs = plan.jobs.iter().map(|job| File {
             path: job.file.path.clone(),
             action: job.action_name(),

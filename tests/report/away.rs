@@ -60,6 +60,27 @@ async fn reports_wait_for_a_master_that_is_down_and_come_in_later() {
     let told = json_of(&world, &["report", "--flush", "--json"]);
     assert_eq!((&told["delivered"], &told["refused"]), (&json!(0), &json!([])), "{told}");
     assert!(!world.slave(&["status"]).text().contains("reports"));
+
+    // A daemon that can make no pass says why, once, and when it can again.
+    let round = || world.slave(&["poll", "--once"]);
+    let told = async || {
+        let rows = monitor.rows("select last_poll_time, last_sync_time, last_sync_message from monitor_slaveserver");
+        serde_json::from_str::<Value>(&rows.await[0]).unwrap()
+    };
+    world.set("STATE_BRANCH", "gone");
+    round().failed();
+    let first = told().await;
+    let said = first["last_sync_message"].as_str().unwrap();
+    assert!(said.contains("no pass can be made") && said.contains("gone"), "{said}");
+    round().failed();
+    let second = told().await;
+    assert_eq!(second["last_sync_time"], first["last_sync_time"]);
+    assert_eq!(waiting(&world), 0);
+    world.set("STATE_BRANCH", "");
+    round().succeeded();
+    let last = told().await;
+    assert!(last["last_sync_message"].as_str().unwrap().contains("passes are made again"), "{last}");
+    assert!(last["last_poll_time"].is_string(), "{last}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
