@@ -37,6 +37,7 @@ pub(super) async fn run(session: &Session, args: &PollArgs) -> Result<u8> {
 
 fn options(session: &Session, args: &PollArgs) -> Options {
     let place = session.place.clone();
+    let named = place.clone();
     let pauses = match args.retry_pauses.as_slice() {
         [] => RETRY_PAUSES.into(),
         given => given.iter().copied().map(Duration::from_millis).collect(),
@@ -47,6 +48,7 @@ fn options(session: &Session, args: &PollArgs) -> Options {
         settings: session.settings.clone(),
         env_files: place.env_files(&session.settings.state_repository_root),
         load: Box::new(move || config::load(&ProcessEnv, &place)),
+        filter_files: Box::new(move || config::filter_files(&ProcessEnv, &named)),
         in_force: Box::new(move |settings| level.set(settings.debug || verbose)),
         watcher: Box::new(move || progress::quiet_watcher(&look)),
         interval: args.interval.map(Duration::from_secs),

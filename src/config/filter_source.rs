@@ -39,15 +39,19 @@ pub(super) fn read(name: &str, text: &str, root: &Path) -> Result<FilterSource, 
     if lambda::is_lambda(text) {
         return Err(lambda_remedy(name, text));
     }
-    if text.contains('\n') || !text.ends_with(".rhai") {
+    let Some(path) = file(text, root) else {
         return Ok(FilterSource::Expression(text.to_owned()));
-    }
-    let path = root.join(text);
+    };
     if path.is_file() {
         Ok(FilterSource::File(path))
     } else {
         Err(format!("there is no file {}; a relative path counts from the clone", path.display()))
     }
+}
+
+/// The file that the value of a filter variable names, there or not; `None` when it is a script itself.
+pub(super) fn file(text: &str, root: &Path) -> Option<PathBuf> {
+    (!text.contains('\n') && text.ends_with(".rhai")).then(|| root.join(text))
 }
 
 /// Says what replaces a Python lambda.

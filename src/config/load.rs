@@ -37,6 +37,35 @@ pub struct Loaded {
 /// [`ErrorKind::Settings`] with every problem found: the variable, where its value came from, what
 /// was found (never a secret) and what is allowed.
 pub fn load(env: &impl Env, place: &Place) -> Result<Loaded> {
+    let (mut values, root, env_file) = given(env, place)?;
+    if !is_repository(&root) {
+        values.refuse(
+            &v::STATE_REPOSITORY_ROOT,
+            &root.display().to_string(),
+            "is no Mercurial or Git repository",
+            "the directory of a clone",
+        );
+    }
+    let settings = settings(&mut values, root);
+    match settings {
+        Some(settings) if values.problems.is_empty() => {
+            Ok(Loaded { settings, warnings: values.problems.warnings, env_file })
+        }
+        _ => Err(values.problems.into_error()),
+    }
+}
+
+/// The files of filters that the settings name, there or not, and whatever else is wrong; none where the settings
+/// cannot be found.
+#[must_use]
+pub fn filter_files(env: &impl Env, place: &Place) -> Vec<PathBuf> {
+    let Ok((values, root, _)) = given(env, place) else { return Vec::new() };
+    let named = [&v::FEATURE_FILTER, &v::WMS_FILTER, &v::LAYERGROUP_FILTER].into_iter();
+    named.filter_map(|variable| values.text(variable)).filter_map(|text| filter_source::file(&text, &root)).collect()
+}
+
+/// What is given, the clone that it is about, and the file that was read.
+fn given(env: &impl Env, place: &Place) -> Result<(Values, PathBuf, Option<PathBuf>)> {
     let mut values = Values::of_environment(env);
     for name in env.names() {
         if let Some(warning) = misspelt::in_environment(&name) {
@@ -58,21 +87,7 @@ pub fn load(env: &impl Env, place: &Place) -> Result<Loaded> {
         // The file may name the clone itself.
         root = state_repository_root(&values, place)?;
     }
-    if !is_repository(&root) {
-        values.refuse(
-            &v::STATE_REPOSITORY_ROOT,
-            &root.display().to_string(),
-            "is no Mercurial or Git repository",
-            "the directory of a clone",
-        );
-    }
-    let settings = settings(&mut values, root);
-    match settings {
-        Some(settings) if values.problems.is_empty() => {
-            Ok(Loaded { settings, warnings: values.problems.warnings, env_file })
-        }
-        _ => Err(values.problems.into_error()),
-    }
+    Ok((values, root, env_file))
 }
 
 fn read_file(values: &mut Values, path: &Path) -> Result<()> {

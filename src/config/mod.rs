@@ -24,7 +24,7 @@ pub mod variables;
 pub use env::{Env, ProcessEnv};
 pub use fastly::Fastly;
 pub use filter_source::FilterSource;
-pub use load::{Loaded, load};
+pub use load::{Loaded, filter_files, load};
 pub use place::Place;
 pub(crate) use place::is_own_checkout;
 pub use settings::{

@@ -27,8 +27,8 @@ use self::measure::{Measured, ends_of, is_unreachable};
 use self::round::{Outcome, Round};
 pub use self::schedule::RETRY_PAUSES;
 use self::schedule::{BackOff, Cause, Told, until};
-pub use self::settings::Load;
 use self::settings::{InForce, Look};
+pub use self::settings::{Load, Named};
 use self::supervisor::Supervisor;
 use self::watch::{Places, Watch, clone_print};
 use crate::config::Settings;
@@ -52,6 +52,8 @@ pub struct Options {
     pub env_files: Vec<PathBuf>,
     /// Reads the settings again.
     pub load: Load,
+    /// Names the files of filters that the settings name which are there now, whether they are accepted or not.
+    pub filter_files: Named,
     /// Hears of new settings that have come into force.
     pub in_force: Box<dyn Fn(&Settings) + Send + Sync>,
     /// Who sees each pass.
@@ -82,7 +84,7 @@ pub enum Once {
 /// [`ErrorKind::Busy`] when somebody else works on the clone and nobody wants to wait; when the clone cannot be pulled,
 /// or the pass not be made.
 pub async fn once(options: Options) -> Result<Once> {
-    let in_force = InForce::begin(options.settings, Vec::new(), options.load)?;
+    let in_force = InForce::begin(options.settings, Vec::new(), options.load, options.filter_files)?;
     let patience =
         Patience { pauses: options.pauses, failed_rest: true, settings_stand: false, leave_loose_ends: false };
     let settings = in_force.get().clone();
@@ -146,6 +148,9 @@ struct Daemon {
     retry_at: Option<Instant>,
     /// How often what no single job is about has failed in a row, and when it is tried again.
     loose_ends: (u32, Option<Instant>),
+    /// Somebody has asked for the settings to be read, and that is still to be done.
+    reload_asked: bool,
+    settings_trouble: Told,
     /// A pass has been made with the settings in force.
     settings_stand: bool,
     rounds: u64,
@@ -156,7 +161,7 @@ impl Daemon {
     fn begin(options: Options, supervisor: Supervisor, code: Code) -> Result<Self> {
         let listen = |kind| signal(kind).context(ErrorKind::Io, "cannot listen for signals");
         let now = Instant::now();
-        let in_force = InForce::begin(options.settings, options.env_files, options.load)?;
+        let in_force = InForce::begin(options.settings, options.env_files, options.load, options.filter_files)?;
         let monitor = Arc::new(Monitor::default());
         let page = StatusPage::start(crate::wire::status_page(in_force.get()), Arc::clone(&monitor))?;
         Ok(Self {
@@ -182,6 +187,8 @@ impl Daemon {
             pull_at: now,
             retry_at: None,
             loose_ends: (0, None),
+            reload_asked: false,
+            settings_trouble: Told::default(),
             settings_stand: false,
             rounds: 0,
             last_sign: now,
@@ -201,6 +208,9 @@ impl Daemon {
         );
         let mut cause = Some(Cause::Start);
         while let Some(why) = cause {
+            let asked = self.reload_asked;
+            let look = self.in_force.look_calmly(asked, &self.stop).await;
+            let why = self.follow_settings(look, asked).unwrap_or(why);
             let wanted = self.round(why).await;
             if self.stop.is_cancelled() {
                 return;
@@ -252,6 +262,7 @@ impl Daemon {
                 _ = self.reload.recv() => wanted = self.settings_changed(true).or(wanted),
                 _ = self.poll.recv() => wanted = wanted.or(Some(Cause::Signal)),
                 () = settled(self.watch.as_ref()) => wanted = self.settings_changed(false).or(wanted),
+                () = moment(self.in_force.look_again_at()) => wanted = self.settings_changed(false).or(wanted),
             }
         };
         drop(running);
@@ -269,7 +280,7 @@ impl Daemon {
                 watch.stir();
                 wanted
             }
-            None => wanted.or_else(|| self.whatever_is_new()),
+            None => wanted.or_else(|| self.whatever_is_new(false)),
         }
     }
 
@@ -376,10 +387,12 @@ impl Daemon {
             let cause = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return None,
-                _ = self.reload.recv() => self.settings_changed(true),
+                // Each of these ends the waiting for files to settle, and so has to look at all of them.
+                _ = self.reload.recv() => self.whatever_is_new(true),
+                () = settled(self.watch.as_ref()) => self.whatever_is_new(false),
+                () = moment(self.in_force.look_again_at()) => self.whatever_is_new(false),
                 _ = self.poll.recv() => Some(Cause::Signal),
-                () = settled(self.watch.as_ref()) => self.whatever_is_new(),
-                () = tokio::time::sleep_until(deadline) => Some(self.whatever_is_new().unwrap_or(because)),
+                () = tokio::time::sleep_until(deadline) => Some(self.whatever_is_new(false).unwrap_or(because)),
             };
             if cause.is_some() {
                 return cause;
@@ -387,8 +400,8 @@ impl Daemon {
         }
     }
 
-    fn whatever_is_new(&mut self) -> Option<Cause> {
-        if let Some(cause) = self.settings_changed(false) {
+    fn whatever_is_new(&mut self, asked: bool) -> Option<Cause> {
+        if let Some(cause) = self.settings_changed(asked) {
             return Some(cause);
         }
         (clone_print(&self.in_force.get().state_repository_root) != self.clone_print).then_some(Cause::Clone)
@@ -396,11 +409,18 @@ impl Daemon {
 
     /// Looks at the files of settings, and takes over what they say.
     fn settings_changed(&mut self, asked: bool) -> Option<Cause> {
-        let look = self.in_force.look(asked);
-        if asked {
+        if asked && !self.reload_asked {
             self.supervisor.reloading();
+            self.reload_asked = true;
         }
+        let look = self.in_force.look(self.reload_asked, Instant::now());
+        self.follow_settings(look, self.reload_asked)
+    }
+
+    /// Takes over what a look has found; says it when somebody has `asked` for it.
+    fn follow_settings(&mut self, look: Look, asked: bool) -> Option<Cause> {
         let cause = match look {
+            Look::Unsettled => return None,
             Look::Same => {
                 if asked {
                     tracing::info!("the settings were read again: nothing has changed");
@@ -408,6 +428,8 @@ impl Daemon {
                 None
             }
             Look::New(warnings) => {
+                self.settings_trouble.is_over();
+                self.settings_stand = false;
                 (self.hear_settings)(self.in_force.get());
                 for warning in warnings {
                     tracing::warn!("{warning}");
@@ -417,15 +439,23 @@ impl Daemon {
                 self.listen();
                 Some(Cause::Settings)
             }
-            Look::Refused(error) => {
-                tracing::error!(
-                    "the settings were changed and are refused; the old ones stay in force. {}",
-                    error.paragraph()
-                );
+            Look::Refused { error, is_new } => {
+                if is_new || asked {
+                    self.settings_trouble.is_over();
+                }
+                let text = error.paragraph();
+                if self.settings_trouble.is_news(&text, Instant::now()) {
+                    tracing::error!("the settings were changed and are refused; the old ones stay in force. {text}");
+                } else {
+                    tracing::debug!("the settings are refused as before: {error}");
+                }
+                // What mends them may be written elsewhere.
+                self.listen();
                 None
             }
         };
         if asked {
+            self.reload_asked = false;
             self.supervisor.ready();
         }
         cause
@@ -439,6 +469,8 @@ impl Daemon {
         }
         match Watch::start(&places) {
             Ok(watch) => {
+                // What was written before it listened.
+                watch.stir();
                 self.watch = Some(watch);
                 self.watch_trouble.is_over();
             }
@@ -454,6 +486,14 @@ impl Daemon {
 async fn settled(watch: Option<&Watch>) {
     match watch {
         Some(watch) => watch.settled().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until then; for ever without a time.
+async fn moment(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }

@@ -29,6 +29,7 @@ pub(super) struct Watch {
     /// Ends with its last owner.
     _watcher: RecommendedWatcher,
     stirred: Arc<Notify>,
+    places: Places,
     /// The directories that are listened to, and which they were.
     dirs: Vec<(PathBuf, Option<(u64, u64)>)>,
 }
@@ -49,6 +50,8 @@ impl Places {
         for file in settings {
             // The file itself may be elsewhere, such as a mounted secret.
             places.files.extend(file.canonicalize().ok().filter(|target| target != file));
+            // Nor need its directory be there yet.
+            places.files.extend(file.ancestors().skip(1).take_while(|dir| !dir.exists()).last().map(Path::to_path_buf));
         }
         if let Some(store) = hg_store(root) {
             places.files.push(store.join("00changelog.i"));
@@ -109,13 +112,14 @@ impl Watch {
             let identity = identity(&dir);
             dirs.push((dir, identity));
         }
-        Ok(Self { _watcher: watcher, stirred, dirs })
+        Ok(Self { _watcher: watcher, stirred, places: places.clone(), dirs })
     }
 
     /// Whether what is listened to is what `places` are now: a clone that was put in the place of another is not heard.
     pub(super) fn is_of(&self, places: &Places) -> bool {
         let wanted = places.dirs();
-        wanted.len() == self.dirs.len()
+        *places == self.places
+            && wanted.len() == self.dirs.len()
             && wanted.iter().zip(&self.dirs).all(|((dir, _), (heard, known))| dir == heard && *known == identity(dir))
     }
 
@@ -234,6 +238,17 @@ mod tests {
         assert!(clock.elapsed() >= LONGEST, "{:?}", clock.elapsed());
     }
 
+    #[tokio::test]
+    async fn a_directory_that_a_file_is_to_come_in_is_heard() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("filters/own");
+        let wanted = [missing.join("new.rhai")];
+        let watch = Watch::start(&Places::of(dir.path(), &wanted)).unwrap();
+        std::fs::create_dir_all(&missing).unwrap();
+        tokio::time::timeout(PATIENCE, watch.settled()).await.expect("a directory is made");
+        assert!(!watch.is_of(&Places::of(dir.path(), &wanted)));
+    }
+
     #[test]
     fn a_directory_in_the_place_of_another_is_not_the_one_that_is_heard() {
         let dir = tempfile::tempdir().unwrap();
@@ -242,6 +257,8 @@ mod tests {
         let places = Places { files: vec![store.join("00changelog.i")], trees: Vec::new() };
         let watch = Watch::start(&places).unwrap();
         assert!(watch.is_of(&places));
+        let more = Places { files: vec![store.join("00changelog.i"), store.join("other")], trees: Vec::new() };
+        assert!(!watch.is_of(&more), "the other file is not heard");
         std::fs::rename(&store, dir.path().join("old")).unwrap();
         std::fs::create_dir(&store).unwrap();
         assert!(!watch.is_of(&places));

@@ -72,6 +72,16 @@ async fn the_old_text_of_a_filter_file_counts_until_the_new_one_compiles() {
     assert_eq!(world.state(&lakes.job_file())["state"], "filtered");
     fs::write(&file, "true").unwrap();
     becomes(&world, &lakes, "succeeded");
+    // One that is not there yet, nor its directory, and then does not compile: no edit of `.env` is needed.
+    world.set("FEATURE_FILTER", "filters/new.rhai");
+    daemon.says("the old ones stay in force", 2);
+    fs::create_dir(world.clone.join("filters")).unwrap();
+    let file = world.clone.join("filters/new.rhai");
+    fs::write(&file, "job.name ==").unwrap();
+    daemon.says("the old ones stay in force", 3);
+    fs::write(&file, "job.name != \"lakes\"").unwrap();
+    daemon.says("new settings are in force", 2);
+    becomes(&world, &lakes, "filtered");
     daemon.end();
 }
 
