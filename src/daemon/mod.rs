@@ -102,18 +102,7 @@ pub async fn once(options: Options) -> Result<Once> {
 /// [`ErrorKind::Busy`] when another daemon works on the clone and nobody wants to wait; when the status
 /// directory cannot be used, the status page not be served, or a filter does not compile. What goes wrong in a round is logged, and the next one comes.
 pub async fn run(options: Options) -> Result<()> {
-    let supervisor = Supervisor::of_this_process();
-    let mut tell = |holder: &Holder| {
-        let text = format!("another daemon works on this clone: waiting for {holder} to end");
-        tracing::warn!("{text}");
-        supervisor.status(&text);
-    };
-    let wait = if options.waits { Wait::Yes(&mut tell) } else { Wait::No };
-    // It stays with this process, so that two daemons never pull in turn.
-    let inherited = crate::process::inherited(LOCK_VARIABLE);
-    let dir = &options.settings.sync_status_path;
-    let lock = RunLock::acquire_for_daemon(dir, inherited, wait, &options.stop).await?;
-    let mut daemon = Daemon::begin(options, supervisor, Code::new(lock))?;
+    let mut daemon = Daemon::begin(options).await?;
     daemon.supervisor.keep_watchdog_content();
     daemon.serve().await;
     daemon.supervisor.stopping();
@@ -158,13 +147,29 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn begin(options: Options, supervisor: Supervisor, code: Code) -> Result<Self> {
+    /// Waits for its turn.
+    async fn begin(options: Options) -> Result<Self> {
+        // Unheard, each of these would end the process.
         let listen = |kind| signal(kind).context(ErrorKind::Io, "cannot listen for signals");
+        let (reload, poll) = (listen(SignalKind::hangup())?, listen(SignalKind::user_defined1())?);
+        let supervisor = Supervisor::of_this_process();
+        let mut in_force = InForce::begin(options.settings, options.env_files, options.load, options.filter_files)?;
+        let mut tell = |holder: &Holder| {
+            let text = format!("another daemon works on this clone: waiting for {holder} to end");
+            tracing::warn!("{text}");
+            supervisor.status(&text);
+        };
+        let wait = if options.waits { Wait::Yes(&mut tell) } else { Wait::No };
+        // It stays with this process, so that two daemons never pull in turn.
+        let inherited = crate::process::inherited(LOCK_VARIABLE);
+        let dir = in_force.get().sync_status_path.clone();
+        let code = Code::new(RunLock::acquire_for_daemon(&dir, inherited, wait, &options.stop).await?);
+        // That may have taken days.
+        let look = in_force.look_calmly(true, &options.stop).await;
         let now = Instant::now();
-        let in_force = InForce::begin(options.settings, options.env_files, options.load, options.filter_files)?;
         let monitor = Arc::new(Monitor::default());
         let page = StatusPage::start(crate::wire::status_page(in_force.get()), Arc::clone(&monitor))?;
-        Ok(Self {
+        let mut daemon = Self {
             supervisor,
             code: Some(code),
             hear_settings: options.in_force,
@@ -175,8 +180,8 @@ impl Daemon {
             interval: options.interval,
             pauses: options.pauses,
             stop: options.stop,
-            reload: listen(SignalKind::hangup())?,
-            poll: listen(SignalKind::user_defined1())?,
+            reload,
+            poll,
             watch: None,
             clone_print: 0,
             back_off: BackOff::default(),
@@ -192,7 +197,10 @@ impl Daemon {
             settings_stand: false,
             rounds: 0,
             last_sign: now,
-        })
+        };
+        (daemon.hear_settings)(daemon.in_force.get());
+        daemon.follow_settings(look, false);
+        Ok(daemon)
     }
 
     fn interval(&self) -> Duration {

@@ -12,10 +12,16 @@ async fn a_second_daemon_gives_up_or_waits_and_takes_over() {
     let second = Daemon::start(&world, &["--interval", "3600"]);
     second.says("another daemon works on this clone", 1);
     assert_eq!(second.count("why="), 0);
+    // Signals that wake a daemon do not end one that waits; and what it was started with is not what it begins with.
+    second.signal(Signal::HUP);
+    second.signal(Signal::USR1);
+    world.set("STATUS_LISTEN", "127.0.0.1:0");
+    first.says("new settings are in force", 1);
     // Who only runs once is not kept.
     world.slave(&["sync", "--no-wait"]).succeeded();
     processes::kill(first.running.pid(), Signal::KILL);
     second.rounds(1);
+    second.says("the status page is served", 1);
     second.end();
 }
 
