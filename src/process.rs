@@ -8,6 +8,7 @@
 //!
 //! The same door leads out: [`replace_by`] puts another program in the place of this one.
 
+mod fork;
 mod replace;
 
 use std::collections::VecDeque;
@@ -308,7 +309,7 @@ impl Cmd {
             command.current_dir(dir);
         }
         die_with_parent(&mut command);
-        command.spawn().map_err(|source| {
+        fork::spawn(command).map_err(|source| {
             let name = self.program.to_string_lossy();
             let missing = source.kind() == std::io::ErrorKind::NotFound;
             let error = Error::new(ErrorKind::Process, "cannot start the program").subject(name.clone()).source(source);
@@ -321,7 +322,8 @@ impl Cmd {
     }
 }
 
-/// Asks the kernel to send the child `TERM` when the thread that started it, and so the process, dies.
+/// Asks the kernel to send the child `TERM` when the thread that forks it ends, which is the one of [`fork`] and so
+/// ends with the process.
 #[expect(unsafe_code, reason = "the request must be made between fork and exec; prctl is async-signal-safe")]
 fn die_with_parent(command: &mut tokio::process::Command) {
     let parent = std::process::id();
@@ -556,6 +558,49 @@ mod tests {
         let mut lines = Vec::new();
         Cmd::new("printf").arg("a\rb\nc").run_lines(|line| lines.push(line.to_vec())).await.unwrap();
         assert_eq!(lines, [b"a", b"b", b"c"]);
+    }
+
+    #[test]
+    fn a_child_outlives_the_thread_that_asked_for_it() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let handle = runtime.handle().clone();
+        let asked = std::thread::spawn(move || {
+            let _inside = handle.enter();
+            (std::fs::read_link("/proc/thread-self").unwrap(), Cmd::new("cat").start().unwrap())
+        });
+        let (thread, mut child) = asked.join().unwrap();
+        // It is waited for before the kernel has told its children.
+        while std::path::Path::new("/proc").join(&thread).exists() {
+            std::thread::yield_now();
+        }
+        runtime.block_on(async {
+            child.stdin().unwrap().write_all(b"still here").await.unwrap();
+            let mut said = [0; 10];
+            let read = child.stdout().read_exact(&mut said).await;
+            assert_eq!((read.ok(), &said), (Some(10), b"still here"));
+            assert!(child.finish().await.unwrap().status.success());
+        });
+    }
+
+    #[tokio::test]
+    async fn a_child_ends_with_the_process() {
+        let name = "process::tests::a_child_ends_with_the_process";
+        if std::env::var_os("BORG_SLAVE_TEST_PART").is_some() {
+            let child = Cmd::new("sleep").arg("600").start().unwrap();
+            println!("child {}", child.group.0.unwrap().as_raw_nonzero());
+            std::process::abort();
+        }
+        let own = Cmd::new(std::env::current_exe().unwrap()).args([name, "--exact", "--nocapture"]);
+        let said = own.env("BORG_SLAVE_TEST_PART", "1").run().await.unwrap().stdout_text();
+        let pid = said.lines().find_map(|line| Some(line.split_once("child ")?.1.to_owned())).expect("a child");
+        let program = format!("/proc/{}/exe", pid.trim());
+        let gone = async {
+            // What is dead but not waited for has a number and no program.
+            while std::fs::read_link(&program).is_ok_and(|program| program.ends_with("sleep")) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(GRACE, gone).await.expect("the child ends");
     }
 
     #[test]
