@@ -1,7 +1,7 @@
 //! Removal of what others hold: layers that are in layer groups, and stores with all their layers.
 //!
 //! GeoServer refuses to delete a resource whose layer is in a group. Its recursive deletions are no
-//! way out: that of a layer refuses the first time when the layer is a cascaded one, that of a store
+//! way out: that of a cascaded layer may leave a group behind that holds what is gone, that of a store
 //! takes some layers out of their groups before it refuses, and both delete a group that they take
 //! the last layer from. So layers are taken out of their groups here, before anything is deleted.
 //!

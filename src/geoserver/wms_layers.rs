@@ -253,16 +253,14 @@ impl Writer<'_> {
             // Another job has moved it.
             return Ok(Change::Unchanged);
         }
+        // Before, because GeoServer does not always refuse to delete one that is in a group: it has been seen to
+        // answer 200 and to leave a group behind that holds a layer which is gone.
+        self.take_layer_out_of_groups(workspace, layer).await?;
         self.catalog.layers.remove(&(workspace.clone(), layer.clone()));
         self.catalog.layer_gone(workspace, layer);
-        let failed = format!("cannot remove the WMS layer {workspace}:{layer}");
-        let address = format!("{}?recurse=true", item(workspace, layer));
-        let mut answer = self.server.delete(&address).await?;
-        if !answer.is_success() && !answer.is_missing() && self.take_layer_out_of_groups(workspace, layer).await? {
-            answer = self.server.delete(&address).await?;
-        }
+        let answer = self.server.delete(&format!("{}?recurse=true", item(workspace, layer))).await?;
         if !answer.is_success() && !answer.is_missing() {
-            return Err(answer.error(&failed));
+            return Err(answer.error(&format!("cannot remove the WMS layer {workspace}:{layer}")));
         }
         Ok(Change::Updated)
     }
