@@ -115,8 +115,19 @@ impl Ctx<'_> {
                 if is_cascaded && self.file.kind != JobKind::WmsLayer {
                     return self.remove_from(server, (workspace, store, layer), None, styles).await;
                 }
-                let message = Some(format!("{other} has taken its place"));
-                let look = Box::pin(async { Ok(((), StepEnd::Unchanged, message)) });
+                // A feature may be for the database alone, and then nothing has taken the place.
+                let in_store = self.recall(server, &Self::fact_key("in store", workspace, layer));
+                if let Some(store) = in_store.filter(|_| self.file.kind == JobKind::LiveLayer) {
+                    let store = GeoName::new("store", store)?;
+                    return self.remove_from(server, (workspace, &store, layer), None, styles).await;
+                }
+                let look = Box::pin(async {
+                    let change = match self.file.kind {
+                        JobKind::WmsLayer => server.remove_wms_layer(workspace, None, layer).await?,
+                        _ => Change::Unchanged,
+                    };
+                    Ok(((), super::layer::step_end(change), Some(format!("{other} has taken its place"))))
+                });
                 self.step(Step::RemoveLayer, Some(server.name()), look).await
             }
         })

@@ -293,6 +293,20 @@ async fn layers_that_become_of_another_kind_keep_their_groups() {
         let seen = watching.await.unwrap();
         let one = |members: &Vec<String>| members.len() == 1;
         assert!(seen.iter().all(one), "the group is never without a layer: {seen:?}");
+
+        if vcs == Vcs::Hg {
+            // What becomes a table and nothing else leaves no layer.
+            let extra = Layer::new(&w, "extra").field("sync_geoserver_data", json!(false));
+            let live = world.publish_live_layer(&w, "live", "extra", &json!({"table": "base"}));
+            world.commit("one more");
+            world.pull().succeeded();
+            world.master.remove(&live);
+            world.publish(&extra).await;
+            world.commit("a table only");
+            world.pull().succeeded();
+            assert_eq!(count(&world, &w, "extra").await, 10);
+            are_whole().await;
+        }
         rest.drop_workspace(&w).await;
     }
 }
