@@ -336,10 +336,15 @@ fn log_beginning(prepared: &Prepared) {
 fn log_step(job: &str, event: &Event) {
     if let Event::StepEnded { step, target, end, message, took, .. } = event {
         let (target, message) = (target.as_deref(), message.as_deref());
-        let (failed, took_ms) = (*end == StepEnd::Failed, took.as_millis());
+        let (failed, took_ms) = (*end == StepEnd::Failed, milliseconds(*took));
         // The job that fails with it is told in full.
         tracing::debug!(job, %step, target, failed, took_ms, message, "step ended");
     }
+}
+
+/// As a number in JSON, where wider ones become strings.
+fn milliseconds(took: Duration) -> u64 {
+    u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn log_end(summary: &Summary) {
@@ -358,7 +363,7 @@ fn log_end(summary: &Summary) {
         filtered = summary.filtered,
         left_for_later = summary.waiting,
         failed,
-        took_ms = summary.took.as_millis(),
+        took_ms = milliseconds(summary.took),
         "the pass ended"
     );
 }

@@ -128,6 +128,7 @@ async fn a_pass_is_told_and_can_be_looked_up() {
         .collect();
     for line in &mut lines {
         line["timestamp"] = "<time>".into();
+        assert!(line.get("took_ms").is_none_or(serde_json::Value::is_u64), "{line}");
         for (field, value) in [("took_ms", "<n>"), ("from", "<hash>"), ("to", "<hash>")] {
             if line.get(field).is_some() {
                 line[field] = value.into();
