@@ -5,6 +5,7 @@
 //! daemon listens on: settings are checked at once and are in force from the next round on.
 
 mod code;
+mod ends;
 mod measure;
 mod round;
 mod schedule;
@@ -16,17 +17,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::code::check_code;
 use self::code::{Code, LOCK_VARIABLE};
-use self::measure::{Measured, ends_of, is_unreachable};
+use self::measure::{Measured, ends_of};
 use self::round::{Outcome, Round};
 pub use self::schedule::RETRY_PAUSES;
-use self::schedule::{BackOff, Cause, Told, until};
+use self::schedule::{BackOff, Cause, Told};
 use self::settings::{InForce, Look};
 pub use self::settings::{Load, Named};
 use self::supervisor::Supervisor;
@@ -37,12 +37,6 @@ use crate::journal::{Holder, RunLock, Wait};
 use crate::plan::Patience;
 use crate::status_page::{Monitor, StatusPage};
 use crate::sync::Watcher;
-
-/// How often a daemon with nothing to do says that it lives.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(3600);
-
-/// How long after a job's time the daemon wakes, so that the time has come by then.
-const SLACK: Duration = Duration::from_millis(20);
 
 /// What the daemon is asked to do.
 pub struct Options {
@@ -289,98 +283,6 @@ impl Daemon {
                 wanted
             }
             None => wanted.or_else(|| self.whatever_is_new(false)),
-        }
-    }
-
-    fn after_pull(&mut self, pull: Option<Result<()>>) {
-        let interval = self.interval();
-        let now = Instant::now();
-        match pull {
-            None => {}
-            Some(Ok(())) => {
-                let failed = self.back_off.answered();
-                if let Some(since) = self.unreachable_since.take() {
-                    tracing::info!(after_s = since.elapsed().as_secs(), failed, "the master answers again");
-                }
-                self.pull_trouble.is_over();
-                self.pull_at = now + interval;
-            }
-            // The signal's own words are enough.
-            Some(Err(error)) if error.kind() == ErrorKind::Stopped => {}
-            // What somebody else pulls is seen when it comes.
-            Some(Err(error)) if error.kind() == ErrorKind::Busy => {
-                self.pull_at = now + interval;
-                if self.pull_trouble.is_news("somebody else pulls", now) {
-                    tracing::info!(
-                        "somebody else is at work in the clone, this round has not pulled: {}",
-                        error.one_line()
-                    );
-                }
-            }
-            Some(Err(error)) if is_unreachable(error.kind()) => {
-                let pause = self.back_off.failed(interval);
-                self.unreachable_since.get_or_insert(now);
-                self.pull_at = now + pause;
-                if self.pull_trouble.is_news(&error.paragraph(), now) {
-                    tracing::warn!(next_pull_in_s = pause.as_secs(), "cannot pull: {}", error.paragraph());
-                } else {
-                    tracing::debug!(next_pull_in_s = pause.as_secs(), "cannot pull: {error}");
-                }
-            }
-            Some(Err(error)) => {
-                self.pull_at = now + interval;
-                tell(&mut self.pull_trouble, "cannot pull", &error);
-            }
-        }
-    }
-
-    fn after_pass(&mut self, pass: Result<round::Pass>, left_loose_ends: bool) {
-        let now = Instant::now();
-        self.retry_at = None;
-        let status = match pass {
-            Ok(pass) => {
-                self.pass_trouble.is_over();
-                let longest = self.pauses.iter().max().copied().unwrap_or_default();
-                let next_try = pass.next_try.map(|at| now + until(at, Timestamp::now(), longest) + SLACK);
-                if pass.summary.loose_ends > 0 {
-                    let failures = self.loose_ends.0 + 1;
-                    let last = self.pauses.len().saturating_sub(1);
-                    let index = usize::try_from(failures - 1).unwrap_or(last).min(last);
-                    let pause = self.pauses.get(index).copied().unwrap_or_default();
-                    self.loose_ends = (failures, Some(now + pause));
-                } else if !left_loose_ends {
-                    self.loose_ends = (0, None);
-                }
-                // What was due and could not be done comes with the next round anyhow.
-                let loose_ends = self.loose_ends.1.filter(|at| *at > now);
-                self.retry_at = [next_try, loose_ends].into_iter().flatten().min();
-                match pass.summary.failed.len() + pass.summary.postponed {
-                    0 => match pass.summary.due.first() {
-                        Some((what, _)) => format!("everything is applied, but {what}"),
-                        None => "everything is applied".to_owned(),
-                    },
-                    1 => "1 job has failed and is tried again".to_owned(),
-                    failed => format!("{failed} jobs have failed and are tried again"),
-                }
-            }
-            Err(error) if error.kind() == ErrorKind::Stopped => return,
-            Err(error) => {
-                tell(&mut self.pass_trouble, "the pass could not be made", &error);
-                format!("the last pass could not be made: {}", error.one_line())
-            }
-        };
-        let status = match self.unreachable_since {
-            Some(_) => format!("the master cannot be reached; {status}"),
-            None => status,
-        };
-        let status = match self.code.as_ref().and_then(Code::complaint) {
-            Some(complaint) => format!("{status}; {complaint}"),
-            None => status,
-        };
-        self.supervisor.status(&status);
-        if self.last_sign.elapsed() >= SIGN_OF_LIFE {
-            self.last_sign = now;
-            tracing::info!(rounds = self.rounds, "the daemon lives: {status}");
         }
     }
 
