@@ -6,8 +6,8 @@ use super::args::HookName;
 use super::{Session, exit, say, sync};
 use crate::config::HookOnFailure;
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::state_repo::StateRepo;
 use crate::state_repo::hook_input::{HgHook, HookEnv, PostMerge, RefUpdate};
+use crate::state_repo::{Revision, StateRepo};
 use crate::sync::{Request, Summary};
 
 /// What `hook deny` tells somebody who commits in a slave's clone.
@@ -54,8 +54,16 @@ async fn pass(session: &Session, repository: &mut StateRepo, hook: HookName, inp
                 let is_there = repository.resolve(&branch).await?.is_some();
                 return nothing_followed(&branch, &updates, is_there, session.settings.state_branch.is_some());
             };
+            // Another push may have come while this hook waited for the run lock.
+            if hook == HookName::PreReceive {
+                let at = repository.resolve(&branch).await?.unwrap_or_else(Revision::null);
+                if at != update.old {
+                    return Err(has_moved(&branch, &at));
+                }
+                request.to = Some(update.new.as_str().to_owned());
+            }
+            // After the push it is the branch that counts, and not how far this push has brought it.
             request.begin = Some(update.old);
-            request.to = Some(update.new.as_str().to_owned());
         }
         HookName::PostMerge => request.begin = repository.resolve("ORIG_HEAD").await?,
         HookName::Deny => return Err(Error::new(ErrorKind::Bug, "`deny` makes no pass")),
@@ -82,6 +90,13 @@ fn nothing_followed(branch: &str, updates: &[RefUpdate], is_there: bool, is_set:
         .hint(format!(
             "to follow what was pushed, set STATE_BRANCH={first}; else push the branch that is followed first"
         )))
+}
+
+/// Git takes no push that begins where the branch no longer is, but looks only after the hook.
+fn has_moved(branch: &str, to: &Revision) -> Error {
+    Error::new(ErrorKind::Busy, format!("the branch has moved while this push waited; it is now at {}", to.short()))
+        .subject(branch)
+        .hint("fetch, and push again")
 }
 
 /// Whether the VCS keeps the changesets.

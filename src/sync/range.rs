@@ -160,8 +160,8 @@ pub async fn prepare(
     Ok(Prepared { from, to, plan, moves_cursor, loose_ends, coverage, standing, is_whole })
 }
 
-/// Whether somebody has named where to stop. The hooks of Git name what the branch becomes, which may lie behind
-/// what is applied: then the master has taken changesets back.
+/// Whether somebody has named where to stop. `pre-receive` names what the branch becomes, which may lie behind
+/// what is applied: then the master takes changesets back.
 fn is_asked_to_stop_early(request: &Request) -> bool {
     request.to.is_some() && request.from.is_none() && request.begin.is_none()
 }

@@ -65,6 +65,13 @@ fn push(world: &World) -> Outcome {
     outcome(&mut world.master.command(&world.master.path(), ["git", "push", &bare, GIT_BRANCH]))
 }
 
+/// Calls a hook for a push of long ago: it has waited for the run lock, and others have not.
+fn late(world: &World, hook: &str, old: &str, new: &str) -> Outcome {
+    let input = world.master.beside("late");
+    fs::write(&input, format!("{old} {new} refs/heads/{GIT_BRANCH}\n")).unwrap();
+    outcome(world.slave_command(&["hook", hook]).stdin(fs::File::open(input).unwrap()))
+}
+
 fn bare_tip(world: &World) -> String {
     world.master.run_in(&world.clone, ["git", "rev-parse", GIT_BRANCH]).trim().to_owned()
 }
@@ -76,7 +83,7 @@ async fn pre_receive_refuses_a_push_until_its_jobs_succeed() {
     let (good, bad) = (Layer::new("w", "good"), Layer::new("w", "bad"));
     world.publish(&good).await;
     fs::remove_file(world.publish(&bad).await.dump).unwrap();
-    world.commit("good and bad");
+    let refused = world.commit("good and bad");
     // What HEAD names may never come.
     let head = |branch: &str| world.master.run_in(&world.clone, ["git", "symbolic-ref", "HEAD", branch]);
     head("refs/heads/nowhere");
@@ -101,6 +108,7 @@ async fn pre_receive_refuses_a_push_until_its_jobs_succeed() {
     assert_eq!(bare_tip(&world), mended.as_str());
     assert_eq!(count(&world, "w", "bad").await, 10);
     assert!(world.geoserver().requests().iter().all(|request| !request.path.contains("good")));
+    late(&world, "pre-receive", &begin, refused.as_str()).failed().says("the branch has moved");
     world.slave(&["sync", "--dry-run"]).succeeded().says("nothing to do");
 
     // Another branch is none of the slave's business.
@@ -117,6 +125,7 @@ async fn pre_receive_refuses_a_push_until_its_jobs_succeed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn post_receive_applies_what_was_pushed_and_remembers_what_was_not() {
     let world = pushed_to(&["post-receive"]).await;
+    let begin = bare_tip(&world);
     let (good, bad) = (Layer::new("w", "good"), Layer::new("w", "bad"));
     world.publish(&good).await;
     fs::remove_file(world.publish(&bad).await.dump).unwrap();
@@ -140,6 +149,7 @@ async fn post_receive_applies_what_was_pushed_and_remembers_what_was_not() {
     world.set("ROLLBACK", "false");
     world.slave(&["sync", "--dry-run"]).succeeded().says("2 jobs done already");
     world.slave(&["sync"]).succeeded();
+    late(&world, "post-receive", &begin, first.as_str()).succeeded();
     world.slave(&["sync", "--dry-run"]).succeeded().says("nothing to do");
 }
 
