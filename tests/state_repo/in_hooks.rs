@@ -147,8 +147,10 @@ async fn a_share_sees_the_pending_changesets_too() {
     let master = Master::hg();
     let old = master.write("a", "1").commit("first");
     let clone = master.clone_to("clone");
-    master.run_in(&master.beside("."), ["hg", "--config=extensions.share=", "share", "-q", "clone", "share"]);
-    let share = master.beside("share");
+    let sharing = ["hg", "--config=extensions.share=", "share", "-q"];
+    master.run_in(&master.beside("."), sharing.iter().chain(&["clone", "share"]));
+    master.run_in(&master.beside("."), sharing.iter().chain(&["--relative", "clone", "other"]));
+    let (share, other) = (master.beside("share"), master.beside("other"));
     let mut hook = HeldHook::new(master.beside("hook"));
     install(&hook, &share);
     let new = master.write("a", "2").commit("second");
@@ -159,8 +161,16 @@ async fn a_share_sees_the_pending_changesets_too() {
     let mut inside = open_in_hook(&share, hook.called().await).await;
     assert_eq!(inside.tip().await.unwrap(), new);
     assert_eq!(changes(&mut inside, &old, &new).await, ["M a"]);
+    for root in [&clone, &share, &other] {
+        assert!(open(root).await.is_being_written(), "{}", root.display());
+    }
+    let mut impatient = options(&other);
+    impatient.lock_wait = Duration::from_secs(1);
+    let error = StateRepo::open(impatient).await.unwrap().pull(PullHooks::Skip).await.unwrap_err();
+    assert_eq!(error.message(), format!("process {} holds the clone's lock", pull.0.id()));
     hook.let_go(0);
     assert!(pull.ended().await.success());
+    assert!(!open(&other).await.is_being_written());
     assert_eq!(open(&clone).await.tip().await.unwrap(), new);
 }
 

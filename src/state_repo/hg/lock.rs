@@ -5,17 +5,27 @@
 //! process is gone is broken by the next hg; a lock of another host or container never is, because nobody there can be asked.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind};
 use crate::state_repo::complaint::mask_credentials;
 
-/// The links, in the order in which hg takes them.
-const LOCKS: [&str; 2] = [".hg/wlock", ".hg/store/lock"];
+/// The lock on the work tree, which hg takes first.
+fn of_work_tree(root: &Path) -> PathBuf {
+    root.join(".hg/wlock")
+}
+
+/// The lock on the changesets. In an `hg share` they lie where `sharedpath` tells: the `.hg` of another clone, absolute
+/// or (`share --relative`) seen from the own one.
+fn of_changesets(root: &Path) -> PathBuf {
+    let own = root.join(".hg");
+    let shared = std::fs::read_to_string(own.join("sharedpath")).unwrap_or_default();
+    own.join(shared.trim_end_matches('\n')).join("store/lock")
+}
 
 /// The error for an hg that waited for the lock in vain.
 pub(super) fn held(root: &Path, stderr: &str) -> Error {
-    let owner = LOCKS.iter().find_map(|lock| std::fs::read_link(root.join(lock)).ok());
+    let owner = [of_work_tree(root), of_changesets(root)].iter().find_map(|lock| std::fs::read_link(lock).ok());
     let owner = owner.map(|target| target.to_string_lossy().into_owned()).unwrap_or_default();
     let subject = root.display().to_string();
     let error = match owner.rsplit_once(':') {
@@ -40,7 +50,7 @@ pub(super) fn held(root: &Path, stderr: &str) -> Error {
 /// Whether a process of this host and container holds the lock on the changesets. A lock that its
 /// owner has left behind, and one that nobody here can ask about, is not.
 pub(super) fn is_held(root: &Path) -> bool {
-    let Ok(owner) = std::fs::read_link(root.join(LOCKS[1])) else { return false };
+    let Ok(owner) = std::fs::read_link(of_changesets(root)) else { return false };
     match owner.to_string_lossy().rsplit_once(':') {
         Some((place, pid)) => place == here() && Path::new("/proc").join(pid).exists(),
         None => false,
