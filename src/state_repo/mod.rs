@@ -396,6 +396,16 @@ fn unknown_revision(root: &Path) -> Error {
         .hint("the history was rewritten or the clone was made anew: run `borg-slave sync --from null`, which skips what is done")
 }
 
+/// The SSH command as hg and git are to call it. OpenSSH asks on the terminal for passwords and about new host keys,
+/// also when it runs in the background, where nobody can answer; of an option given twice it takes the first.
+pub(crate) fn unattended(ssh: &[String]) -> String {
+    let mut words = ssh.to_vec();
+    if words.first().is_some_and(|program| Path::new(program).file_name().is_some_and(|name| name == "ssh")) {
+        words.insert(1, "-oBatchMode=yes".to_owned());
+    }
+    shell_words::join(words)
+}
+
 fn inside_a_hook() -> Error {
     Error::new(ErrorKind::Bug, "a hook asked to pull, which the VCS is doing already")
 }

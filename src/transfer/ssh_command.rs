@@ -223,7 +223,7 @@ impl SshCommand {
                 }
             }
             "identitiesonly" => self.identities_only = value.eq_ignore_ascii_case("yes"),
-            "batchmode" => self.batch_mode = true,
+            "batchmode" => self.batch_mode = ["yes", "true"].iter().any(|on| value.eq_ignore_ascii_case(on)),
             "port" => self.port = Some(number(key, value)?),
             "user" => self.user = Some(value.to_owned()),
             "stricthostkeychecking" => {
@@ -293,10 +293,12 @@ impl SshCommand {
 
     /// The arguments without the program, made sure never to ask anybody, and then `more`.
     pub(super) fn arguments(&self, more: &[String]) -> Vec<String> {
-        let mut arguments = self.argv[1..].to_vec();
+        let mut arguments = Vec::new();
         if self.open_ssh && !self.batch_mode {
+            // Before the command's own, of which one may say the contrary: ssh takes the first.
             arguments.push("-oBatchMode=yes".to_owned());
         }
+        arguments.extend_from_slice(&self.argv[1..]);
         arguments.extend_from_slice(more);
         arguments
     }
@@ -420,6 +422,16 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_ever_asked() {
+        let arguments = |line| parse(line).unwrap().arguments(&[]).join(" ");
+        assert_eq!(arguments("ssh -p 22"), "-oBatchMode=yes -p 22");
+        // Of an option given twice, ssh takes the first.
+        assert_eq!(arguments("ssh -oBatchMode=no -oBatchMode=yes"), "-oBatchMode=yes -oBatchMode=no -oBatchMode=yes");
+        assert_eq!(arguments("ssh -o 'BatchMode yes' -p 22"), "-o BatchMode yes -p 22");
+        assert_eq!(arguments("plink -batch"), "-batch");
+    }
+
+    #[test]
     fn what_the_library_cannot_do_is_named() {
         for line in [
             "ssh -J jump",
@@ -459,6 +471,6 @@ mod tests {
     #[test]
     fn rsync_splits_what_was_joined_for_it_as_it_was() {
         let command = parse(r#"ssh -i "/etc/my key" -o "ProxyCommand=nc '%h' \\x" -F ''"#).unwrap();
-        insta::assert_snapshot!(command.for_rsync(&["-oControlPath=/tmp/a b".into()]), @r"ssh -i '/etc/my key' -o 'ProxyCommand=nc ''%h'' \x' -F '' -oBatchMode=yes '-oControlPath=/tmp/a b'");
+        insta::assert_snapshot!(command.for_rsync(&["-oControlPath=/tmp/a b".into()]), @r"ssh -oBatchMode=yes -i '/etc/my key' -o 'ProxyCommand=nc ''%h'' \x' -F '' '-oControlPath=/tmp/a b'");
     }
 }

@@ -121,7 +121,8 @@ async fn on_host(ssh: &[String], host: &str, command: &str) -> Result<Finished> 
         return Err(Error::new(ErrorKind::Settings, "the SSH command is empty").subject("BORG_SSH"));
     };
     let quick = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ConnectionAttempts=1"];
-    Cmd::new(program).args(options).args(quick).args([host, command]).time_limit(PROBE_LIMIT).run().await
+    // Of an option given twice, ssh takes the first.
+    Cmd::new(program).args(quick).args(options).args([host, command]).time_limit(PROBE_LIMIT).run().await
 }
 
 fn no_login(finished: &Finished, ssh: &[String], host: &str) -> Error {

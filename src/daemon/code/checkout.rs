@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{self, Settings};
 use crate::error::{Error, ErrorKind, Result, io_error};
 use crate::process::{Cmd, Finished};
-use crate::state_repo::mask_credentials;
+use crate::state_repo::{mask_credentials, unattended};
 
 /// How long a fetch may take.
 const FETCH_LIMIT: Duration = Duration::from_secs(120);
@@ -246,7 +246,7 @@ impl Checkout {
         git = git.env("GIT_TERMINAL_PROMPT", "0");
         let configured = open(&self.root)?.config().and_then(|config| config.get_string("core.sshCommand")).is_ok();
         let set = ["GIT_SSH_COMMAND", "GIT_SSH"].iter().any(|name| std::env::var_os(name).is_some());
-        Ok(if configured || set { git } else { git.env("GIT_SSH_COMMAND", shell_words::join(ssh)) })
+        Ok(if configured || set { git } else { git.env("GIT_SSH_COMMAND", unattended(ssh)) })
     }
 
     async fn run(&self, ssh: &[String], arguments: &[&str], stop: &CancellationToken) -> Result<Finished> {

@@ -8,7 +8,7 @@ use super::{GitRepo, Opened, full_name, revision};
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Cmd, Finished};
 use crate::state_repo::complaint::{explain, too_slow};
-use crate::state_repo::{PULLED_BY_SLAVE, PullHooks, PullOutcome, Revision, Vcs, inside_a_hook};
+use crate::state_repo::{PULLED_BY_SLAVE, PullHooks, PullOutcome, Revision, Vcs, inside_a_hook, unattended};
 
 /// Keeps the commits that a rewritten history leaves behind from being collected as garbage, so that the difference
 /// to what was applied last can still be read.
@@ -129,7 +129,7 @@ impl GitRepo {
             .args(["-c", "gc.autoDetach=false", "-c", "maintenance.autoDetach=false"])
             .env("GIT_TERMINAL_PROMPT", "0");
         if !self.options.ssh.is_empty() {
-            command = command.env("GIT_SSH_COMMAND", shell_words::join(&self.options.ssh));
+            command = command.env("GIT_SSH_COMMAND", unattended(&self.options.ssh));
         }
         command
     }

@@ -6,7 +6,7 @@ use super::HgRepo;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::Finished;
 use crate::state_repo::complaint::{explain, too_slow};
-use crate::state_repo::{PULLED_BY_SLAVE, PullHooks, PullOutcome, Revision, Vcs, inside_a_hook};
+use crate::state_repo::{PULLED_BY_SLAVE, PullHooks, PullOutcome, Revision, Vcs, inside_a_hook, unattended};
 
 /// What hg says when the last pull was killed in the middle.
 const ABANDONED: &str = "abandoned transaction found";
@@ -71,7 +71,7 @@ impl HgRepo {
     }
 
     fn ssh_option(&self) -> Option<String> {
-        (!self.options.ssh.is_empty()).then(|| format!("--ssh={}", shell_words::join(&self.options.ssh)))
+        (!self.options.ssh.is_empty()).then(|| format!("--ssh={}", unattended(&self.options.ssh)))
     }
 
     /// The names of the hooks that call this program.
