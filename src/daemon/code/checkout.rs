@@ -41,8 +41,8 @@ struct Course {
     remote: String,
     /// The remote's branch, as it was seen last.
     tracking: String,
-    /// Where that was before.
-    before: Option<Oid>,
+    /// Where that has been before, as far as Git remembers.
+    before: Vec<Oid>,
 }
 
 impl Checkout {
@@ -155,7 +155,10 @@ impl Checkout {
             }
         };
         let tracking = format!("refs/remotes/{remote}/{branch}");
-        let before = tip(&repository, &tracking);
+        // Not only what it is now: a fetch whose checkout failed has gone on from what is checked out.
+        let past = repository.reflog(&tracking).ok();
+        let past = past.iter().flat_map(|past| past.iter().map(|entry| entry.id_new()));
+        let before = tip(&repository, &tracking).into_iter().chain(past).collect();
         Ok(Course { remote, tracking, before })
     }
 
@@ -201,7 +204,7 @@ impl Checkout {
         // What the remote has, or had before its history was rewritten, is nobody's own work.
         let holds =
             |tip: Oid, commit: Oid| tip == commit || repository.graph_descendant_of(tip, commit).unwrap_or(false);
-        let is_theirs = |commit| holds(to, commit) || course.before.is_some_and(|before| holds(before, commit));
+        let is_theirs = |commit| holds(to, commit) || course.before.iter().any(|before| holds(*before, commit));
         if let Some(own) = tip(&repository, &local).filter(|own| !is_theirs(*own)) {
             return Err(self.own_commits(&format!("branch `{branch}`"), own));
         }
