@@ -156,9 +156,10 @@ impl Checkout {
         };
         let tracking = format!("refs/remotes/{remote}/{branch}");
         // Not only what it is now: a fetch whose checkout failed has gone on from what is checked out.
-        let past = repository.reflog(&tracking).ok();
+        let at = tip(&repository, &tracking);
+        let past = at.and_then(|_| repository.reflog(&tracking).ok());
         let past = past.iter().flat_map(|past| past.iter().map(|entry| entry.id_new()));
-        let before = tip(&repository, &tracking).into_iter().chain(past).collect();
+        let before = at.into_iter().chain(past).collect();
         Ok(Course { remote, tracking, before })
     }
 
