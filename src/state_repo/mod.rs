@@ -27,6 +27,7 @@ use crate::error::{Error, ErrorKind, Result, io_error};
 
 pub(crate) use complaint::mask_credentials;
 pub use git::GitRepo;
+pub(crate) use git::Moving;
 pub use hg::HgRepo;
 use hook_input::HookEnv;
 pub use revision::Revision;
@@ -85,7 +86,7 @@ pub struct PullOutcome {
     pub before: Revision,
     /// The tip now.
     pub after: Revision,
-    /// An interrupted transaction was rolled back first (`hg recover`).
+    /// What an interrupted pull had left was taken back first (`hg recover`, or a move of Git's work tree).
     pub recovered: bool,
     /// The master's history was rewritten and the clone followed: `before` is not an ancestor of
     /// `after`. Only with Git; the old tip stays reachable as `refs/borg-slave/before-rewrite`.

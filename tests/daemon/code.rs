@@ -1,5 +1,6 @@
 //! The program follows its own branch.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex};
 
 use borg_slave::state_repo::Revision;
@@ -204,8 +205,20 @@ async fn a_checkout_elsewhere_is_switched_and_one_that_is_missing_or_away_stops_
     // It is reached as the state repository and the files are.
     let url = world.sshd.location(code.origin.path());
     code.origin.run_in(&code.checkout, ["git", "remote", "set-url", "origin", &url]);
+    // The first checkout is killed in the middle.
+    let (filter, once) = (code.origin.beside("filter"), code.origin.beside("once"));
+    fs::write(&filter, format!("#!/bin/sh\nmkdir {} 2>/dev/null && kill -KILL $PPID\nexec cat\n", once.display()))
+        .unwrap();
+    fs::set_permissions(&filter, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(code.checkout.join(".git/info/attributes"), "build.sh filter=test\n").unwrap();
+    code.origin.run_in(&code.checkout, ["git", "config", "filter.test.smudge", filter.to_str().unwrap()]);
     let daemon = Daemon { running: Running::start(code.daemon(&world)) };
+    daemon.says("git checkout failed", 1);
     daemon.rounds(1);
+    assert!(code.checkout.join(".git/index.lock").exists() && !code.checkout.join("build.sh").exists());
+    daemon.signal(Signal::USR1);
+    daemon.says("removed the lock of a git that was killed", 1);
+    daemon.rounds(2);
     let head = |name: &str| code.origin.run_in(&code.checkout, ["git", "rev-parse", name]).trim().to_owned();
     assert_eq!(head("HEAD"), rewritten.as_str(), "{}", daemon.running.stderr());
     assert_eq!(code.origin.run_in(&code.checkout, ["git", "log", "-1", "--format=%s", "own"]).trim(), own);

@@ -337,6 +337,85 @@ async fn a_lock_file_of_a_killed_git_is_named() {
     assert_eq!(repo.pull(PullHooks::Skip).await.unwrap().after, new);
 }
 
+/// Lets the clone's `git` run `lines` when it writes the file `b` for the first time.
+fn when_b_is_written(master: &Master, clone: &Path, lines: &str) {
+    let (filter, once) = (master.beside("filter"), master.beside("once"));
+    script(&filter, &format!("#!/bin/sh\nif mkdir {} 2>/dev/null; then\n{lines}\nfi\nexec cat\n", once.display()));
+    fs::create_dir_all(clone.join(".git/info")).unwrap();
+    fs::write(clone.join(".git/info/attributes"), "b filter=test\n").unwrap();
+    master.run_in(clone, ["git", "config", "filter.test.smudge", filter.to_str().unwrap()]);
+}
+
+#[tokio::test]
+async fn a_move_that_was_cut_short_is_done_by_the_next_pull() {
+    for (signal, rewritten) in [("KILL", false), ("TERM", true), ("KILL", true)] {
+        let master = Master::git();
+        let base = master.write("kept", "1").commit("base");
+        let old = master.write("a", "1").write("b", "1").write("gone", "1").commit("first");
+        let clone = master.clone_to("clone");
+        when_b_is_written(&master, &clone, &format!("kill -{signal} $PPID"));
+        if rewritten {
+            master.run(["git", "reset", "-q", "--hard", base.as_str()]);
+        } else {
+            master.remove("gone");
+            fs::write(clone.join("kept"), "by hand").unwrap();
+        }
+        let new = master.write("a", "2").write("a.d/new", "1").write("b", "2").commit("second");
+        let mut repo = open(&clone).await;
+        repo.pull(PullHooks::Skip).await.unwrap_err();
+        assert_eq!(repo.tip().await.unwrap(), old);
+        assert_eq!(fs::read_to_string(clone.join("a")).unwrap(), "2", "it was cut short in the middle");
+        assert!(clone.join("a.d/new").exists() && !clone.join("gone").exists());
+
+        let lock = clone.join(".git/index.lock");
+        assert_eq!(lock.exists(), signal == "KILL");
+        if signal == "KILL" {
+            let _held = fs::File::open(&lock).unwrap();
+            let error = repo.pull(PullHooks::Skip).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Busy, "{error:?}");
+        }
+        fs::write(clone.join("a"), "by hand").unwrap();
+        let error = repo.pull(PullHooks::Skip).await.unwrap_err();
+        assert!(error.message().ends_with("changed by hand since: a"), "{error:?}");
+        assert_eq!(fs::read_to_string(clone.join("a")).unwrap(), "by hand");
+
+        // Cut short while it was written.
+        fs::write(clone.join("a"), "").unwrap();
+        let outcome = repo.pull(PullHooks::Skip).await.unwrap();
+        assert_eq!((&outcome.before, &outcome.after, outcome.rewritten), (&old, &new, rewritten));
+        let by_hand = if rewritten { "" } else { " M kept\n" };
+        assert_eq!(master.run_in(&clone, ["git", "status", "--porcelain"]), by_hand);
+        assert_eq!(fs::read_to_string(clone.join("a")).unwrap(), "2");
+        assert!(!lock.exists());
+
+        // From now on it is as ever.
+        fs::write(clone.join("a"), "").unwrap();
+        master.write("a", "3").commit("third");
+        let error = repo.pull(PullHooks::Skip).await.unwrap_err();
+        assert!(error.message().contains("changed by hand"), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_move_is_not_cut_short_when_the_run_is_stopped() {
+    let master = Master::git();
+    master.write("a", "1").write("b", "1").commit("first");
+    let clone = master.clone_to("clone");
+    let (called, go) = (master.beside("once"), master.beside("go"));
+    when_b_is_written(&master, &clone, &format!("while [ ! -e {} ]; do sleep 0.02; done", go.display()));
+    let new = master.write("a", "2").write("b", "2").commit("second");
+    let options = options(&clone);
+    let stop = options.stop.clone();
+    let pull = tokio::spawn(async move { StateRepo::open(options).await.unwrap().pull(PullHooks::Skip).await });
+    while !called.exists() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    stop.cancel();
+    fs::write(go, "").unwrap();
+    assert_eq!(pull.await.unwrap().unwrap().after, new);
+    assert_eq!(master.run_in(&clone, ["git", "status", "--porcelain"]), "");
+}
+
 #[tokio::test]
 async fn a_branch_that_is_not_checked_out_is_followed_without_touching_files() {
     let master = Master::git();

@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{self, Settings};
 use crate::error::{Error, ErrorKind, Result, io_error};
 use crate::process::{Cmd, Finished};
-use crate::state_repo::{mask_credentials, unattended};
+use crate::state_repo::{Moving, mask_credentials, unattended};
 
 /// How long a fetch may take.
 const FETCH_LIMIT: Duration = Duration::from_secs(120);
 
-/// How long a look at the work tree, or a change of it, may take.
+/// How long a look at the work tree may take.
 const LOCAL_LIMIT: Duration = Duration::from_secs(120);
 
 /// How many changed files a message names.
@@ -107,6 +107,9 @@ impl Checkout {
 
     /// Fetches `branch` from its remote and checks it out.
     pub(super) async fn bring_to(&self, branch: &str, ssh: &[String], stop: &CancellationToken) -> Result<()> {
+        let moving = self.moving()?;
+        let git = self.git(ssh)?;
+        moving.take_back(|| git.clone()).await?;
         let course = self.course(branch)?;
         let refspec = format!("+refs/heads/{branch}:{}", course.tracking);
         let fetch = ["fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--", &course.remote, &refspec];
@@ -115,8 +118,11 @@ impl Checkout {
         let Some(to) = self.destination(branch, &course)? else { return Ok(()) };
         self.is_as_committed(ssh, stop).await?;
         // It refuses by itself what would write over a file that Git does not keep.
-        let to = to.to_string();
-        self.run(ssh, &["checkout", "--quiet", "--no-overwrite-ignore", "--no-track", "-B", branch, &to], stop).await?;
+        let from = tip(&open(&self.root)?, "HEAD").unwrap_or(Oid::ZERO_SHA1);
+        let (name, target) = (to.to_string(), format!("refs/heads/{branch}"));
+        let checkout = ["checkout", "--quiet", "--no-overwrite-ignore", "--no-track", "-B", branch, &name];
+        self.succeeded("checkout", moving.run(git.args(checkout), from, to, &target).await?)?;
+        let to = name;
         tracing::info!(checkout = %self.root.display(), branch, revision = &to[..12], "the program's checkout has moved");
         Ok(())
     }
@@ -128,7 +134,10 @@ impl Checkout {
         let ask = ["ls-remote", "--quiet", "--exit-code", "--", &remote, &name];
         let answer = self.git(ssh)?.args(ask).time_limit(FETCH_LIMIT).stop(stop).run().await;
         self.was_answered(answer, branch)?;
-        self.is_as_committed(ssh, stop).await?;
+        // What a kill has left is not what somebody has done.
+        if !self.moving()?.is_under_way() {
+            self.is_as_committed(ssh, stop).await?;
+        }
         let built = self.built();
         let built = built.as_deref().and_then(|built| built.get(..12)).unwrap_or("nothing yet");
         Ok(format!("{} follows `{branch}` of {remote}; the daemon has built {built}", self.root.display()))
@@ -255,12 +264,20 @@ impl Checkout {
 
     async fn run(&self, ssh: &[String], arguments: &[&str], stop: &CancellationToken) -> Result<Finished> {
         let finished = self.git(ssh)?.args(arguments).time_limit(LOCAL_LIMIT).stop(stop).run().await?;
+        self.succeeded(arguments[0], finished)
+    }
+
+    fn succeeded(&self, doing: &str, finished: Finished) -> Result<Finished> {
         finished.success().map_err(|error| {
-            Error::new(ErrorKind::Repository, format!("git {} failed", arguments[0]))
+            Error::new(ErrorKind::Repository, format!("git {doing} failed"))
                 .subject(self.root.display().to_string())
                 .hint("try it there by hand; nothing was thrown away")
                 .source(error)
         })
+    }
+
+    fn moving(&self) -> Result<Moving> {
+        Moving::of(&open(&self.root)?).ok_or_else(|| unusable(&self.root, "has no files checked out"))
     }
 
     fn failed(&self, message: &str, error: git2::Error) -> Error {

@@ -2,6 +2,7 @@
 //!
 //! libgit2 does not talk to other machines here: it ignores `~/.ssh/config` and knows no `ProxyJump`.
 
+mod moving;
 mod pull;
 
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use git2::{Delta, DiffOptions, ErrorCode, FileMode, ObjectType, Oid, Repository,
 use git2::{TreeWalkMode, TreeWalkResult};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::moving::Moving;
 use super::{Change, ChangeKind, OpenOptions, Revision, unknown_revision};
 use crate::error::{Error, ErrorKind, Result};
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use git2::{Oid, Repository};
 
-use super::{GitRepo, Opened, full_name, revision};
+use super::{GitRepo, Moving, Opened, full_name, revision};
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Cmd, Finished};
 use crate::state_repo::complaint::{explain, too_slow};
@@ -47,11 +47,15 @@ impl GitRepo {
         if self.options.hook_env.is_some() {
             return Err(inside_a_hook());
         }
+        let recovered = match self.read(|opened| Ok(Moving::of(&opened.repo))).await? {
+            Some(moving) => moving.take_back(|| self.git()).await?,
+            None => false,
+        };
         let course = self.read(Opened::course).await?;
         let before = course.before.clone();
         if !self.fetch(&course).await? {
             let after = before.clone();
-            return Ok(PullOutcome { before, after, recovered: false, rewritten: false });
+            return Ok(PullOutcome { before, after, recovered, rewritten: false });
         }
         let planned = course.clone();
         let (to, step) = self.read(move |opened| opened.plan(&planned)).await?;
@@ -74,7 +78,7 @@ impl GitRepo {
                 "the branch does not continue where the clone stood; following the master (the old tip stays at {BEFORE_REWRITE})"
             );
         }
-        Ok(PullOutcome { before, after: to, recovered: false, rewritten })
+        Ok(PullOutcome { before, after: to, recovered, rewritten })
     }
 
     /// Fetches the one branch; false when the master has no commit at all.
@@ -101,8 +105,9 @@ impl GitRepo {
             git = git.args(["-c", "core.hooksPath=/dev/null"]).env(PULLED_BY_SLAVE, "1");
         }
         if step == Move::FastForward {
-            let finished = self.run(git.args(["merge", "--quiet", "--ff-only", to.as_str()]), "git merge").await?;
-            return if finished.status.success() { Ok(()) } else { Err(self.refused("git merge", &finished)) };
+            return self
+                .move_files(git.args(["merge", "--quiet", "--ff-only", to.as_str()]), course, to, "git merge")
+                .await;
         }
         let status = ["status", "--porcelain", "--untracked-files=no"];
         let finished = self.run(self.git().args(status), "git status").await?;
@@ -118,8 +123,20 @@ impl GitRepo {
             .hint(format!("`git status` shows them; when nobody needs them: git reset --hard {}", course.tracking))
             .source(finished.stdout_text()));
         }
-        let finished = self.run(git.args(["reset", "--quiet", "--hard", to.as_str()]), "git reset").await?;
-        if finished.status.success() { Ok(()) } else { Err(self.refused("git reset", &finished)) }
+        self.move_files(git.args(["reset", "--quiet", "--hard", to.as_str()]), course, to, "git reset").await
+    }
+
+    async fn move_files(&self, git: Cmd, course: &Course, to: &Revision, doing: &str) -> Result<()> {
+        let (from, target) = (course.before.clone(), to.clone());
+        let places = self.read(move |opened| {
+            let from = if from.is_null() { Oid::ZERO_SHA1 } else { opened.commit(&from)?.id() };
+            Ok((Moving::of(&opened.repo), from, opened.commit(&target)?.id()))
+        });
+        let (Some(moving), from, to) = places.await? else {
+            return Err(Error::new(ErrorKind::Bug, "a bare repository has no files to move"));
+        };
+        let finished = moving.run(git, from, to, &course.local).await?;
+        if finished.status.success() { Ok(()) } else { Err(self.refused(doing, &finished)) }
     }
 
     /// A `git` on this clone that asks nobody for a password and leaves nothing running behind.
