@@ -140,7 +140,7 @@ pub fn master(settings: &Settings) -> Option<Master> {
     let branch = branch.as_deref().or(option_env!("BORG_SLAVE_BRANCH")).unwrap_or("release");
     Some(Master {
         options: connection(configured, MASTER_TIMEOUT),
-        schema: configured.schema.clone(),
+        schema: configured.schema.clone()?,
         slave_name: settings.slave_name.clone(),
         channels: settings.channels.join(","),
         code_version: format!("{} ({branch})", env!("CARGO_PKG_VERSION")),

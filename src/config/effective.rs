@@ -104,7 +104,7 @@ fn database(names: &DatabaseVariables, of: Option<&DatabaseSettings>) -> [(&'sta
         (names.host.name, optional(of.map(|of| &of.host))),
         (names.port.name, optional(of.map(|of| of.port))),
         (names.database.name, optional(of.map(|of| &of.database))),
-        (names.schema.name, optional(of.map(|of| &of.schema))),
+        (names.schema.name, optional(of.and_then(|of| of.schema.as_ref()))),
         (names.username.name, optional(of.and_then(|of| of.username.as_ref()))),
         (names.password.name, optional(of.and_then(|of| of.password.as_ref()).map(|_| SET))),
         (names.ssl_mode.name, optional(of.map(|of| of.ssl_mode))),

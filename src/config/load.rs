@@ -163,7 +163,7 @@ fn settings(values: &mut Values, root: PathBuf) -> Option<Settings> {
         values.template(&v::GEOSERVER_DATASTORE_NAMESPACE, |filled| crate::name::GeoName::new("store", filled).is_ok());
     let default_crs = default_crs(values);
     let geoserver_timeout = seconds(values, &v::GEOSERVER_TIMEOUT, DAY);
-    let database = load_servers::database(values, &root, &load_servers::SLAVE);
+    let database = load_servers::slave(values, &root);
     let master = load_servers::master(values, &root);
     let status_page = load_servers::status_page(values);
     let skip = Skip {

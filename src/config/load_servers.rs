@@ -219,6 +219,16 @@ pub(super) const MASTER: DatabaseVariables = DatabaseVariables {
     ssl_root_cert: v::MASTER_PGSQL_SSLROOTCERT,
 };
 
+pub(super) fn slave(values: &mut Values, root: &Path) -> Option<DatabaseSettings> {
+    if values.given(&SLAVE.schema).is_some() {
+        values.problems.warn(format!(
+            "{} has no effect: jobs name their schemas, or these follow from the workspace",
+            SLAVE.schema.name
+        ));
+    }
+    database(values, root, &SLAVE)
+}
+
 pub(super) fn master(values: &mut Values, root: &Path) -> Option<DatabaseSettings> {
     if values.given(&MASTER.host).is_some() {
         return database(values, root, &MASTER);
@@ -283,7 +293,7 @@ pub(super) fn database(values: &mut Values, root: &Path, of: &DatabaseVariables)
         host: host?,
         port: port?,
         database: database?.as_str().to_owned(),
-        schema: schema?,
+        schema,
         ssl_mode: ssl_mode?,
     })
 }

@@ -136,8 +136,8 @@ pub struct DatabaseSettings {
     pub port: u16,
     /// Database.
     pub database: String,
-    /// Schema.
-    pub schema: PgIdent,
+    /// Schema; of the master's database always there, and of the slave's without meaning.
+    pub schema: Option<PgIdent>,
     /// User; the operating system's when not set.
     pub username: Option<String>,
     /// Password.

@@ -162,8 +162,8 @@ variables! {
             "port";
         GEOSERVER_PGSQL_DATABASE: Literal("borg_slave"), "borg_slave",
             "database";
-        GEOSERVER_PGSQL_SCHEMA: Literal("publish"), "publish",
-            "schema where a job names none";
+        GEOSERVER_PGSQL_SCHEMA: Nothing, "publish",
+            "no effect, read for the sake of old files: jobs name their schemas, or these follow from the workspace";
         GEOSERVER_PGSQL_USERNAME: Nothing, "borg",
             "user";
         GEOSERVER_PGSQL_PASSWORD: Nothing, "change-me",

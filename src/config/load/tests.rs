@@ -102,7 +102,6 @@ fn nothing_set_gives_the_documented_defaults() {
     GEOSERVER_PGSQL_HOST=localhost
     GEOSERVER_PGSQL_PORT=5432
     GEOSERVER_PGSQL_DATABASE=borg_slave
-    GEOSERVER_PGSQL_SCHEMA=publish
     GEOSERVER_PGSQL_SSLMODE=prefer
     PARALLEL_RESTORES=3
     SKIP_AUTH=false
@@ -334,6 +333,7 @@ fn odd_settings_are_warned_about() {
         ("GEOSERVER_HOME", "/opt/geoserver"),
         ("FASTLY_SERVICEID", "abc"),
         ("MASTER_PGSQL_DATABASE", "borg"),
+        ("GEOSERVER_PGSQL_SCHEMA", "publish"),
         ("SYNC_PATH", "/x"),
     ])
     .file(".env", "TZ=Australia/Perth\nDEBUGG=1\nDEBUG=1\nDEBUG=0\nGEOSERVER_PASSWORD=pa$word\n");
@@ -344,6 +344,7 @@ fn odd_settings_are_warned_about() {
     TZ (<clone>/.env:1) is not a setting and has no effect: the file is read for settings only
     DEBUGG (<clone>/.env:2) is not a setting; did you mean DEBUG?
     SYNC_PATH has no effect without SYNC_SERVER
+    GEOSERVER_PGSQL_SCHEMA has no effect: jobs name their schemas, or these follow from the workspace
     MASTER_PGSQL_DATABASE has no effect without MASTER_PGSQL_HOST: nothing is reported to the master
     the CDN is not purged, not set: FASTLY_PURGE_URL, FASTLY_API_TOKEN, FASTLY_SURROGATE_KEY
     ");
