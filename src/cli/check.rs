@@ -9,7 +9,7 @@ use std::time::Duration;
 use self::hosts::Needs;
 use super::{Session, exit, print, say, sync};
 use crate::config::Settings;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::geoserver::GeoServer;
 use crate::postgres::Versions;
 use crate::process::Cmd;
@@ -64,9 +64,8 @@ pub(super) async fn run(session: &Session) -> Result<u8> {
         Ok(mut repository) => {
             let outcome = repository_line(session, &mut repository, &mut needs).await;
             report.line("state repository", outcome);
-            let vcs = repository.vcs();
+            upstream_line(&mut repository, &mut report).await;
             repository.close().await;
-            upstream_line(session, vcs, &mut report).await;
         }
         Err(error) => report.line("state repository", Err(error)),
     }
@@ -114,36 +113,35 @@ pub(super) async fn run(session: &Session) -> Result<u8> {
     Ok(if report.problems == 0 { exit::APPLIED } else { exit::FAILED })
 }
 
-/// Asks the repository that the clone pulls from whether it answers.
-async fn upstream_line(session: &Session, vcs: Vcs, report: &mut Report) {
-    let settings = &session.settings;
-    let ssh = shell_words::join(&settings.state_ssh);
-    let root = &settings.state_repository_root;
-    let (has, ask) = match vcs {
-        Vcs::Hg => (
-            Cmd::new("hg").args(["paths", "-q", "default"]),
-            Cmd::new("hg").args(["identify", "--id", "--config"]).arg(format!("ui.ssh={ssh}")).arg("default"),
-        ),
-        Vcs::Git => (
-            Cmd::new("git").args(["remote", "get-url", "origin"]),
-            Cmd::new("git").args(["ls-remote", "--quiet", "origin", "HEAD"]).env("GIT_SSH_COMMAND", ssh),
-        ),
-    };
+/// Asks the repository that the clone pulls from whether it answers, as a pull of the daemon does.
+async fn upstream_line(repository: &mut StateRepo, report: &mut Report) {
     let what = "the repository it pulls from";
-    if !has.cwd(root).time_limit(PROBE_LIMIT).run().await.is_ok_and(|has| has.status.success()) {
-        report.left_out(what, "none is set in the clone: others push to it");
-        return;
-    }
-    let ask = ask.cwd(root).env("HGPLAIN", "1").env("GIT_TERMINAL_PROMPT", "0").time_limit(PROBE_LIMIT);
-    let outcome = async {
-        ask.run().await?.success().map_err(|error| {
-            error.hint(match vcs {
+    let Ok(answer) = tokio::time::timeout(PROBE_LIMIT, repository.master_answers()).await else {
+        let late = format!("it did not answer within {} s", PROBE_LIMIT.as_secs());
+        report.line(
+            what,
+            Err(Error::new(ErrorKind::Unreachable, late).hint(match repository.vcs() {
                 Vcs::Hg => "try `hg incoming` in the clone; [paths] in .hg/hgrc names the repository, BORG_SSH the way",
                 Vcs::Git => "try `git fetch` in the clone; `git remote -v` names the repository, BORG_SSH the way",
-            })
-        })
+            })),
+        );
+        return;
     };
-    report.line(what, outcome.await.map(|_| "answers".to_owned()));
+    match answer {
+        Ok(false) => report.left_out(what, "none is set in the clone: others push to it"),
+        answer => report.line(what, answer.map(|_| "answers".to_owned())),
+    }
+    match repository.unread_settings().await {
+        Ok(names) if names.is_empty() => {}
+        Ok(names) => report.note(
+            "Mercurial's configuration",
+            &format!(
+                "{} stand outside the clone's .hg/hgrc, which is the only one that the daemon reads: write there what its pulls need",
+                names.join(", ")
+            ),
+        ),
+        Err(error) => report.line("Mercurial's configuration", Err(error)),
+    }
 }
 
 /// Reads the tip and collects what its job files need.

@@ -53,7 +53,7 @@ const COMPLAINTS: &[Complaint] = &[
         ],
         kind: ErrorKind::Denied,
         message: "the master refuses the login",
-        hint: "check the key or password: BORG_SSH names the SSH command, and the user that runs borg-slave must be able to read its key",
+        hint: "check the key or password: BORG_SSH names the SSH command, and the user that runs borg-slave must be able to read its key; of Mercurial's [auth], only that in the clone's .hg/hgrc counts",
     },
     Complaint {
         words: &[

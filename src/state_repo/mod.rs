@@ -333,8 +333,30 @@ impl StateRepo {
         either!(self, repo => repo.pull(hooks).await)
     }
 
-    /// Rolls back what an interrupted `hg pull` left; true when there was something. Git needs
-    /// nothing of the kind.
+    /// Asks the master whether it answers, as [`StateRepo::pull`] would; false when the clone names none.
+    ///
+    /// # Errors
+    ///
+    /// As [`StateRepo::pull`].
+    pub async fn master_answers(&mut self) -> Result<bool> {
+        either!(self, repo => repo.master_answers().await)
+    }
+
+    /// Settings about the way to the master and about trust that stand where pulls do not look: Mercurial's
+    /// outside the clone's own `.hg/hgrc`. Names, without the values, which may be secret.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Repository`] when the clone's configuration cannot be read.
+    pub async fn unread_settings(&mut self) -> Result<Vec<String>> {
+        match self {
+            Self::Hg(repo) => repo.unread_settings().await,
+            Self::Git(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Rolls back what an interrupted `hg pull` left; true when there was something. With Git, the next pull does
+    /// that by itself.
     ///
     /// # Errors
     ///

@@ -256,9 +256,17 @@ async fn check_tries_everything_and_says_what_to_mend() {
     std::fs::write(&previews, "no directory").unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = taken.local_addr().unwrap().to_string();
-    let bad = outcome(
-        world.slave_command(&["check"]).envs([("GEOSERVER_PGSQL_DATABASE", empty.name()), ("STATUS_LISTEN", &listen)]),
-    );
+    // What hg does by hand is not what it does for the daemon.
+    let of_user = world.master.beside("hgrc");
+    std::fs::write(&of_user, "[hooks]\npre-identify = false\n[auth]\nm.prefix = *\nm.password = hunter2\n").unwrap();
+    let bad = outcome(world.slave_command(&["check"]).envs([
+        ("GEOSERVER_PGSQL_DATABASE", empty.name()),
+        ("STATUS_LISTEN", &listen),
+        ("HGRCPATH", of_user.to_str().unwrap()),
+    ]));
+    assert!(!bad.text().contains("hunter2"), "{}", bad.text());
+    let bad =
+        bad.says("ok       the repository it pulls from: answers").says("auth.m.prefix, auth.m.password stand outside");
     let bad =
         bad.failed().says("create extension postgis").says("PROBLEM  status page").says("another process listens");
     bad.says("PROBLEM  previews to ").says("the directory cannot be written there");

@@ -81,6 +81,32 @@ impl GitRepo {
         Ok(PullOutcome { before, after: to, recovered, rewritten })
     }
 
+    pub(in crate::state_repo) async fn master_answers(&self) -> Result<bool> {
+        let named = |opened: &Opened| match opened.repo.remotes() {
+            Ok(remotes) => Ok(!remotes.is_empty()),
+            Err(error) => Err(opened.failed("listing the remotes failed", error)),
+        };
+        if !self.read(named).await? {
+            return Ok(false);
+        }
+        let course = self.read(Opened::course).await?;
+        let heads = self.heads(&course).await?;
+        if !heads.status.success() {
+            return Err(self.refused("git ls-remote", &heads));
+        }
+        let heads = heads.stdout_text();
+        let has_it = heads.lines().any(|line| line.split_whitespace().nth(1) == Some(&course.theirs));
+        if has_it || heads.is_empty() {
+            return Ok(true);
+        }
+        let said = format!("couldn't find remote ref {}", course.theirs);
+        Err(explain(Vcs::Git, &self.place.root, "git ls-remote", &said))
+    }
+
+    async fn heads(&self, course: &Course) -> Result<Finished> {
+        self.run(self.git().args(["ls-remote", "--heads", "--", &course.remote]), "git ls-remote").await
+    }
+
     /// Fetches the one branch; false when the master has no commit at all.
     async fn fetch(&self, course: &Course) -> Result<bool> {
         let refspec = format!("+{}:{}", course.theirs, course.tracking);
@@ -90,8 +116,7 @@ impl GitRepo {
             return Ok(true);
         }
         if finished.stderr.contains("couldn't find remote ref") {
-            let list =
-                self.run(self.git().args(["ls-remote", "--heads", "--", &course.remote]), "git ls-remote").await?;
+            let list = self.heads(course).await?;
             if list.status.success() && list.stdout.is_empty() {
                 return Ok(false);
             }

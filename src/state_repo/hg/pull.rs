@@ -4,12 +4,15 @@ use std::time::Instant;
 
 use super::HgRepo;
 use crate::error::{Error, ErrorKind, Result};
-use crate::process::Finished;
+use crate::process::{Cmd, Finished};
 use crate::state_repo::complaint::{explain, too_slow};
 use crate::state_repo::{PULLED_BY_SLAVE, PullHooks, PullOutcome, Revision, Vcs, inside_a_hook, unattended};
 
 /// What hg says when the last pull was killed in the middle.
 const ABANDONED: &str = "abandoned transaction found";
+
+/// What a pull may need of Mercurial's configuration: logins, certificates, proxies, and whose hgrc counts.
+const OF_THE_WAY: [&str; 6] = ["auth", "hostsecurity", "hostfingerprints", "http_proxy", "trusted", "web.cacerts"];
 
 impl HgRepo {
     pub(in crate::state_repo) async fn pull(&mut self, hooks: PullHooks) -> Result<PullOutcome> {
@@ -92,15 +95,49 @@ impl HgRepo {
         Ok(ours)
     }
 
+    pub(in crate::state_repo) async fn master_answers(&mut self) -> Result<bool> {
+        if self.ask(&["paths", "-q", "default"]).await?.code != 0 {
+            return Ok(false);
+        }
+        let finished = self.identify_master(&[]).await?;
+        if finished.status.success() { Ok(true) } else { Err(self.failed("hg identify", &finished)) }
+    }
+
+    /// What hg knows when it runs by hand, and not when it runs for us.
+    pub(in crate::state_repo) async fn unread_settings(&mut self) -> Result<Vec<String>> {
+        let mut show = vec!["config"];
+        show.extend(OF_THE_WAY);
+        show.extend(["-T", "{name}={value}\\0"]);
+        let ours = self.ask(&show).await?;
+        // 1: there are none.
+        if ours.code > 1 {
+            return Err(self.refused("reading the configuration", &ours));
+        }
+        let by_hand = Cmd::new("hg").env("HGPLAIN", "1").cwd(&self.options.root).args(&show);
+        let Ok(by_hand) = by_hand.time_limit(self.options.time_limit).stop(&self.options.stop).run().await else {
+            return Ok(Vec::new());
+        };
+        let is_read = |setting: &[u8]| super::nul_separated(&ours.output).any(|ours| ours == setting);
+        let unread = super::nul_separated(&by_hand.stdout).filter(|setting| !is_read(setting));
+        let unread = unread.map(|setting| String::from_utf8_lossy(setting).into_owned());
+        // What Debian sets is what Python takes by itself.
+        let unread = unread.filter(|setting| setting != "web.cacerts=/etc/ssl/certs/ca-certificates.crt");
+        Ok(unread.filter_map(|setting| Some(setting.split_once('=')?.0.to_owned())).collect())
+    }
+
+    async fn identify_master(&mut self, more: &[&str]) -> Result<Finished> {
+        let mut args: Vec<String> = ["identify", "--id"].iter().chain(more).map(|word| (*word).to_owned()).collect();
+        args.extend(self.ssh_option());
+        args.push("default".to_owned());
+        self.write(args, "hg identify", &[]).await
+    }
+
     /// Whether the pull failed only because a master without any changeset has no branches either.
     async fn is_of_an_empty_master(&mut self, finished: &Finished) -> Result<bool> {
         if !finished.stderr.contains("unknown branch") {
             return Ok(false);
         }
-        let mut args = vec!["identify".to_owned(), "--id".to_owned(), "--debug".to_owned()];
-        args.extend(self.ssh_option());
-        args.push("default".to_owned());
-        let identified = self.write(args, "hg identify", &[]).await?;
+        let identified = self.identify_master(&["--debug"]).await?;
         let empty = Revision::parse(identified.stdout_text().trim()).is_ok_and(|tip| tip.is_null());
         Ok(identified.status.success() && empty)
     }
