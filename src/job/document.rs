@@ -253,6 +253,8 @@ impl Document {
     ///
     /// A field of the metadata overrides the job file's, except for `action`, `job_id`, `job_batch_id`,
     /// `publish_time`, `meta` and `data`, which the metadata only fills in: they say what is to be done now.
+    /// Metadata without a checksum may be another job's, and are refused when they name another workspace or
+    /// another layer than the job file.
     ///
     /// A removal and the emptying of a tile cache may do without, see
     /// [`complete_without_metadata`](Self::complete_without_metadata).
@@ -274,6 +276,9 @@ impl Document {
             _ => None,
         };
         let fields = Fields::new(&self.source, metadata.as_ref());
+        if self.metadata.as_ref().is_some_and(|reference| reference.md5.is_none()) {
+            fields.check_names(&self.file)?;
+        }
         let job = read_job(&self.file, self.action, &fields)?;
         let facts = facts::read(&self.file, self.action, &fields, &job);
         let only_names = !self.needs_metadata() && metadata.is_none();

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 
+use super::JobFile;
 use super::json::{Source, Step, kind_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::{GeoName, PgIdent};
@@ -38,6 +39,39 @@ impl<'a> Fields<'a> {
             let value = source.object.get(name).filter(|value| !value.is_null())?;
             Some(Field { value: Cow::Borrowed(value), source, steps: vec![Step::Key(name.to_owned())], inside: false })
         })
+    }
+
+    /// Refuses metadata that are about something else than the job file. What that is about its own fields say,
+    /// and where it has none, its name: `<workspace>.<name>`.
+    pub(super) fn check_names(&self, file: &JobFile) -> Result<()> {
+        let Some(metadata) = self.metadata else { return Ok(()) };
+        let said = |source: &'a Source, field: &str| source.object.get(field).and_then(Value::as_str);
+        let [there, here] = [metadata, self.job].map(|source| (said(source, "workspace"), said(source, "name")));
+        if let ((Some(workspace), Some(name)), (None, None)) = (there, here)
+            && file.stem == format!("{workspace}.{name}")
+        {
+            // Also where the workspace has a dot in it.
+            return Ok(());
+        }
+        let named_after = file.named_after();
+        let workspace = here.0.or(named_after.map(|(workspace, _)| workspace));
+        let name = here.1.unwrap_or(named_after.map_or(file.stem.as_str(), |(_, name)| name));
+        for (field, here, there) in [("workspace", workspace, there.0), ("name", Some(name), there.1)] {
+            if let (Some(here), Some(there)) = (here, there)
+                && here != there
+            {
+                return Err(Error::new(
+                    ErrorKind::Document,
+                    format!("the metadata are another job's: their {field} is {there:?}, that of {} is {here:?}", file.path),
+                )
+                .subject(metadata.name.as_str())
+                .hint(
+                    "nothing was done; the master, or SYNC_SERVER where files come from there, has the wrong file under that \
+                     name: correct or delete it (a removal can do without) and run again",
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// The field `name`, which the job cannot do without.

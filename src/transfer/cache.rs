@@ -101,7 +101,8 @@ impl CacheName {
         self.is_large
     }
 
-    /// The names that slaves of other versions give the same file, likeliest first.
+    /// The names that slaves of other versions give the same file, likeliest first. They may give them to another
+    /// workspace's file as well.
     pub(super) fn older(&self) -> &[String] {
         &self.older
     }

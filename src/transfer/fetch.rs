@@ -134,7 +134,9 @@ impl Inner {
         arrived: &Path,
     ) -> Result<Result<Option<Arrival>>> {
         let name = &request.cache_name;
-        for file in std::iter::once(name.as_str()).chain(name.older().iter().map(String::as_str)) {
+        // The older names lack the workspace, so that only a checksum tells whose file it is.
+        let older = if request.md5.is_some() { name.older() } else { &[] };
+        for file in std::iter::once(name.as_str()).chain(older.iter().map(String::as_str)) {
             let remote = Remote { user: peer.user.clone(), host: peer.host.clone(), path: format!("{dir}/{file}") };
             match self.receive(&remote, request, arrived).await {
                 Ok(arrival) if request.md5.is_none_or(|wanted| wanted == arrival.md5) => return Ok(Ok(Some(arrival))),

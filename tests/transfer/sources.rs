@@ -51,6 +51,9 @@ async fn files_come_from_another_slave_first_under_any_of_its_names() {
     peer("tarred.tar", "tarred");
     peer("ws.stale.db", "stale");
     let fresh = place.put("stale.db", "fresh");
+    peer("ws.open.db", "any of this workspace");
+    peer("unsure.db", "perhaps another workspace's");
+    place.put("unsure.db", "unsure");
     let options = Options {
         sync_server: Some(SyncServer {
             remote: format!("{}@127.0.0.1", Sshd::user()),
@@ -59,8 +62,8 @@ async fn files_come_from_another_slave_first_under_any_of_its_names() {
         ..place.options(sshd.ssh_command())
     };
     let transfer = Transfer::new(options).unwrap();
-    let fetch =
-        |name: &str, sum| transfer.fetch(request(&sshd.location(place.master(&format!("{name}.db"))), name, Some(sum)));
+    let ask = |name: &str, sum| transfer.fetch(request(&sshd.location(place.master(&format!("{name}.db"))), name, sum));
+    let fetch = |name: &str, sum| ask(name, Some(sum));
     let (new, old, tarred, stale) = tokio::join!(
         fetch("new", Md5::of(b"new")),
         fetch("old", Md5::of(b"old")),
@@ -75,6 +78,10 @@ async fn files_come_from_another_slave_first_under_any_of_its_names() {
     let stale = stale.unwrap();
     assert_eq!(stale.from, Origin::Master);
     assert_whole(&stale, b"fresh");
+    // Without a checksum only the name with the workspace tells whose file it is.
+    let (open, unsure) = tokio::join!(ask("open", None), ask("unsure", None));
+    assert_whole(&open.unwrap(), b"any of this workspace");
+    assert_whole(&unsure.unwrap(), b"unsure");
     let error = fetch("nowhere", fresh).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Missing, "{}", error.paragraph());
 }

@@ -366,6 +366,31 @@ fn a_removal_takes_the_metadata_that_is_still_there() {
 }
 
 #[test]
+fn metadata_that_nothing_vouches_for_must_be_the_jobs_own() {
+    let removal = with(with(thin(), "action", json!("remove")), "meta", json!({"file": "/var/roads.meta.json"}));
+    let other = with(metadata(), "workspace", json!("transport"));
+    let error = complete(LAYER, &removal, Some(&other)).unwrap_err();
+    insta::assert_snapshot!(error.paragraph(), @r#"
+        Error: /var/roads.meta.json: the metadata are another job's: their workspace is "transport", that of geoserver/layers/cadastre.roads.json is "cadastre"
+          Hint: nothing was done; the master, or SYNC_SERVER where files come from there, has the wrong file under that name: correct or delete it (a removal can do without) and run again
+        "#);
+    for kind in ["layers", "wms_layers", "live_layers", "wms_stores"] {
+        let path = format!("geoserver/{kind}/cadastre.roads.json");
+        assert!(complete(&path, &removal, Some(&with(metadata(), "name", json!("road")))).is_err(), "{kind}");
+        assert!(complete(&path, &removal, Some(&metadata())).is_ok(), "{kind}");
+        assert!(complete(&path, &removal, Some(&json!({}))).is_ok(), "{kind}");
+    }
+    // What the job file says counts before its name.
+    let named = with(removal.clone(), "workspace", json!("transport"));
+    assert!(complete(LAYER, &named, Some(&other)).is_ok());
+    assert!(complete(LAYER, &named, Some(&metadata())).is_err());
+    let dotted = with(metadata(), "workspace", json!("cadastre.old"));
+    assert!(complete("geoserver/layers/cadastre.old.roads.json", &removal, Some(&dotted)).is_ok());
+    // A checksum vouches for metadata, whatever they say.
+    assert_eq!(feature(&thin(), Some(&other)).workspace.as_str(), "transport");
+}
+
+#[test]
 fn deleting_anything_but_a_publication_asks_for_nothing() {
     for (path, content) in [
         (LAYER, r#"{"action": "remove"}"#),
