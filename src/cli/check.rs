@@ -78,10 +78,14 @@ pub(super) async fn run(session: &Session) -> Result<u8> {
     }
     for host in std::mem::take(&mut needs.hosts) {
         let outcome = hosts::ssh_line(&settings.file_ssh, &host).await;
-        if outcome.is_err() {
+        let can_be_reached = outcome.is_ok();
+        if !can_be_reached {
             needs.cannot_be_reached(&host);
         }
         report.line(&format!("SSH to {host}"), outcome);
+        if let Some(server) = settings.sync_server.as_ref().filter(|server| can_be_reached && server.remote == host) {
+            report.line("SYNC_PATH", hosts::sync_path(&settings.file_ssh, server).await);
+        }
     }
     hosts::preview_lines(session, needs, &mut report).await;
     database_lines(session, &mut report).await;

@@ -1,6 +1,7 @@
 //! The way of one file: found in the cache, or brought here, verified and given its name.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
@@ -20,6 +21,15 @@ struct Arrival {
     md5: Md5,
     bytes: u64,
     place: Option<Arc<Place>>,
+}
+
+/// What became of a file that another slave was asked for.
+enum FromServer {
+    Delivered(Arrival),
+    /// It has a file of that name, but not this content.
+    HasOther,
+    HasNone,
+    Failed(Error),
 }
 
 impl Inner {
@@ -44,22 +54,26 @@ impl Inner {
         {
             return self.place(&request, Arrival { path: arrived, md5, bytes, place: None }, Origin::Cache).await;
         }
-        let from_server = match &self.sync_server {
-            Some((peer, dir)) => self.ask_sync_server(&request, peer, dir, &arrived).await?,
-            None => Ok(None),
-        };
-        let arrival = match from_server {
-            Ok(Some(arrival)) => return self.place(&request, arrival, Origin::SyncServer).await,
-            Ok(None) => self.ask_location(&request, &arrived).await,
-            Err(failure) => {
-                tracing::warn!(what = %request.what, reason = %failure.one_line(), "SYNC_SERVER did not deliver; the job's own location is asked");
-                // Without the master both failures matter: the operator has set SYNC_SERVER for a reason.
-                self.ask_location(&request, &arrived).await.map_err(|error| {
-                    let hint = error.hint_text().unwrap_or("see the cause").to_owned();
-                    error.hint(format!("{hint}. SYNC_SERVER was asked first: {}", failure.one_line()))
-                })
+        let mut asked_first = None;
+        if let Some((peer, dir)) = &self.sync_server {
+            asked_first = Some(match self.ask_sync_server(&request, peer, dir, &arrived).await? {
+                FromServer::Delivered(arrival) => return self.place(&request, arrival, Origin::SyncServer).await,
+                FromServer::HasOther => format!("it has other content under the name {name}"),
+                FromServer::HasNone => self.sync_server_lacks(&request, dir),
+                FromServer::Failed(failure) => {
+                    tracing::warn!(what = %request.what, reason = %failure.one_line(), "SYNC_SERVER did not deliver; the job's own location is asked");
+                    failure.one_line()
+                }
+            });
+        }
+        let arrival = self.ask_location(&request, &arrived).await.map_err(|error| match asked_first {
+            // Without the master both failures matter: the operator has set SYNC_SERVER for a reason.
+            Some(said) => {
+                let hint = error.hint_text().unwrap_or("see the cause").to_owned();
+                error.hint(format!("{hint}. SYNC_SERVER was asked first: {said}"))
             }
-        };
+            None => error,
+        });
         let origin = match request.location {
             Location::Remote(_) => Origin::Master,
             Location::Local(_) => Origin::Local,
@@ -124,31 +138,45 @@ impl Inner {
         Ok(Fetched { path, md5, bytes, from, lease: Some(lease), place })
     }
 
-    /// Tries the names that slaves give the file. `Ok(Ok(None))`: the server does not have it.
-    /// The inner error is the server's, which the master may make good; the outer is not.
-    async fn ask_sync_server(
-        &self,
-        request: &Request,
-        peer: &Peer,
-        dir: &str,
-        arrived: &Path,
-    ) -> Result<Result<Option<Arrival>>> {
+    /// Tries the names that slaves give the file. What is an error here the master cannot make good.
+    async fn ask_sync_server(&self, request: &Request, peer: &Peer, dir: &str, arrived: &Path) -> Result<FromServer> {
         let name = &request.cache_name;
         // The older names lack the workspace, so that only a checksum tells whose file it is.
         let older = if request.md5.is_some() { name.older() } else { &[] };
+        let mut answer = FromServer::HasNone;
         for file in std::iter::once(name.as_str()).chain(older.iter().map(String::as_str)) {
             let remote = Remote { user: peer.user.clone(), host: peer.host.clone(), path: format!("{dir}/{file}") };
             match self.receive(&remote, request, arrived).await {
-                Ok(arrival) if request.md5.is_none_or(|wanted| wanted == arrival.md5) => return Ok(Ok(Some(arrival))),
-                Ok(other) => remove(&other.path)?,
+                Ok(arrival) if request.md5.is_none_or(|wanted| wanted == arrival.md5) => {
+                    return Ok(FromServer::Delivered(arrival));
+                }
+                Ok(other) => {
+                    remove(&other.path)?;
+                    answer = FromServer::HasOther;
+                }
                 Err(error) => match error.kind() {
                     ErrorKind::Missing => {}
                     ErrorKind::Stopped | ErrorKind::Io => return Err(error),
-                    _ => return Ok(Err(error)),
+                    _ => return Ok(FromServer::Failed(error)),
                 },
             }
         }
-        Ok(Ok(None))
+        Ok(answer)
+    }
+
+    /// What is to be said of a file that the other slave does not have; a log is told once, since one may lack all.
+    fn sync_server_lacks(&self, request: &Request, dir: &str) -> String {
+        let file = request.cache_name.as_str();
+        let said = format!("it has {file} under none of its names in SYNC_PATH ({dir})");
+        // Metadata of a layer that is removed are gone there as a rule, and have no checksum.
+        if request.md5.is_some() && !self.lack_is_told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                what = %request.what,
+                "SYNC_SERVER was asked first: {said}; the job's own location is asked. This is said once for all files: \
+                 see to it that SYNC_PATH is that slave's CACHE_PATH and that KEEP_CACHED_FILES=true is set there"
+            );
+        }
+        said
     }
 
     /// Takes the file from where the job says it is.

@@ -30,6 +30,7 @@ mod waiting;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -178,6 +179,8 @@ impl std::fmt::Debug for Transfer {
 struct Inner {
     engine: Arc<Engine>,
     sync_server: Option<(Peer, String)>,
+    /// The log has been told that the other slave lacks a file.
+    lack_is_told: AtomicBool,
     share_layer_data: bool,
     queues: Mutex<HashMap<Peer, mpsc::UnboundedSender<Item>>>,
     /// One fetch at a time for each name in the cache.
@@ -227,6 +230,7 @@ impl Transfer {
             inner: Arc::new(Inner {
                 engine: Arc::new(engine),
                 sync_server,
+                lack_is_told: AtomicBool::new(false),
                 share_layer_data: options.share_layer_data,
                 queues: Mutex::default(),
                 names: Mutex::default(),

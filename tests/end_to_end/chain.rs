@@ -43,7 +43,9 @@ async fn a_slave_feeds_another_slave() {
     fs::rename(first.download(), first.master.beside("unmounted")).unwrap();
     second.set("SYNC_SERVER", &format!("{}@127.0.0.1", Sshd::user()));
     second.set("SYNC_PATH", cache(&first).to_str().unwrap());
-    second.pull().succeeded();
+    second.slave(&["check"]).says("ok       SYNC_PATH: ").says("can be read, 10 files");
+    let pulled = second.pull().succeeded();
+    assert!(!pulled.text().contains("SYNC_PATH"), "{}", pulled.text());
     is_state(&second, &open, "succeeded");
     is_state(&second, &staff, "succeeded");
     is_state(&second, &secret, "filtered");
@@ -55,12 +57,15 @@ async fn a_slave_feeds_another_slave() {
     assert_eq!(files_below(&cache(&second)), Vec::<PathBuf>::new());
     fs::rename(first.master.beside("unmounted"), first.download()).unwrap();
 
-    // What is behind there comes from the master.
+    // What is behind there comes from the master, and so does what is not there; that is said once.
     let newer = open.rows(20);
     first.publish(&newer).await;
+    let lakes = Layer::new("w", "lakes");
+    first.publish(&lakes).await;
     first.commit("newer");
-    second.pull().succeeded();
-    assert_eq!(count(&second, "w", "roads").await, 20);
+    let pulled = second.pull().succeeded();
+    assert_eq!(pulled.text().matches("under none of its names in SYNC_PATH").count(), 1, "{}", pulled.text());
+    assert_eq!((count(&second, "w", "roads").await, count(&second, "w", "lakes").await), (20, 10));
 
     // A removed layer's files go as well.
     first.pull().succeeded();

@@ -4,6 +4,7 @@ use borg_slave::state_repo::Vcs;
 use serde_json::json;
 
 use super::look::{normal, normal_text};
+use crate::support::sshd::Sshd;
 use crate::support::world::{Layer, Outcome, World, outcome};
 
 /// A clone that holds a good layer, a filtered one, and one whose dump is gone; nothing is applied.
@@ -263,11 +264,15 @@ async fn check_tries_everything_and_says_what_to_mend() {
         ("GEOSERVER_PGSQL_DATABASE", empty.name()),
         ("STATUS_LISTEN", &listen),
         ("HGRCPATH", of_user.to_str().unwrap()),
+        ("SYNC_SERVER", &format!("{}@127.0.0.1", Sshd::user())),
+        ("SYNC_PATH", "/no/such dir"),
     ]));
     assert!(!bad.text().contains("hunter2"), "{}", bad.text());
     let bad =
         bad.says("ok       the repository it pulls from: answers").says("auth.m.prefix, auth.m.password stand outside");
     let bad =
         bad.failed().says("create extension postgis").says("PROBLEM  status page").says("another process listens");
+    let bad =
+        bad.says("PROBLEM  SYNC_PATH: ").says("/no/such dir: the directory is not there").says("the CACHE_PATH of");
     bad.says("PROBLEM  previews to ").says("the directory cannot be written there");
 }

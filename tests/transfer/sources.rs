@@ -84,6 +84,11 @@ async fn files_come_from_another_slave_first_under_any_of_its_names() {
     assert_whole(&unsure.unwrap(), b"unsure");
     let error = fetch("nowhere", fresh).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Missing, "{}", error.paragraph());
+    assert!(error.hint_text().unwrap().contains("SYNC_SERVER was asked first: it has ws.nowhere.db under none of its"));
+    std::fs::remove_file(place.master("stale.db")).unwrap();
+    std::fs::remove_dir_all(place.cache()).unwrap();
+    let error = fetch("stale", fresh).await.unwrap_err();
+    assert!(error.hint_text().unwrap().contains("other content under the name ws.stale.db"), "{}", error.paragraph());
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::places::writable;
 use super::{PROBE_LIMIT, Report, Session};
-use crate::config::Settings;
+use crate::config::{Settings, SyncServer};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::job::{Action, Document, JobFile, JobKind, Parsed, parse};
 use crate::plan::Candidate;
@@ -56,6 +56,27 @@ pub(super) async fn ssh_line(ssh: &[String], host: &str) -> Result<String> {
         Some(0) => Ok(finished.stdout_text().lines().next().unwrap_or_default().trim().to_owned()),
         Some(127) => Ok("logged in; no rsync there, files come by SFTP, which is slower".into()),
         _ => Err(no_login(&finished, ssh, host)),
+    }
+}
+
+/// Looks whether the other slave's files can be read.
+pub(super) async fn sync_path(ssh: &[String], server: &SyncServer) -> Result<String> {
+    let place = format!("{}:{}", server.remote, server.path);
+    let dir = shell_words::quote(&server.path).into_owned();
+    let script = format!("test -d {dir} || exit 3; test -r {dir} && test -x {dir} || exit 4; ls {dir} | wc -l");
+    let finished = on_host(ssh, &server.remote, &script).await?;
+    match finished.status.code() {
+        Some(0) if finished.stdout_text().trim() == "0" => {
+            Ok(format!("{place} is empty: that slave keeps its files for others with KEEP_CACHED_FILES=true only"))
+        }
+        Some(0) => Ok(format!("{place} can be read, {} files", finished.stdout_text().trim())),
+        Some(3) => Err(Error::new(ErrorKind::Missing, "the directory is not there")
+            .subject(place)
+            .hint("set SYNC_PATH to the CACHE_PATH of the slave that SYNC_SERVER names")),
+        Some(4) => Err(Error::new(ErrorKind::Denied, "the directory cannot be read")
+            .subject(place)
+            .hint("give the user that BORG_SSH logs in as the right to read it there")),
+        _ => Err(no_login(&finished, ssh, &server.remote)),
     }
 }
 
