@@ -205,7 +205,11 @@ impl Ctx<'_> {
     async fn restore(&self, database: &Database, table: &Table, dump: &Fetched) -> Result<Stepped<Archive>> {
         let archive = {
             let _one_of_few = self.run.inspections.acquire().await.map_err(|_| super::stopped())?;
-            Archive::inspect(&dump.path, table, &self.run.stop).await?.with_md5(dump.md5.to_string())
+            let verified = dump.clone();
+            Archive::inspect(&dump.path, table, &self.run.stop)
+                .await?
+                .with_md5(dump.md5.to_string())
+                .with_check(move || verified.check_unchanged())
         };
         // While others look into theirs.
         let _one_of_few = self.run.restores.acquire().await.map_err(|_| super::stopped())?;

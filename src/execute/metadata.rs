@@ -33,6 +33,7 @@ pub async fn complete(transfer: &Transfer, file: &JobFile, document: Document, k
             let content = tokio::fs::read(&fetched.path)
                 .await
                 .map_err(|source| crate::error::io_error(&fetched.path, "cannot read the metadata file", source))?;
+            fetched.check_unchanged()?;
             if !keep {
                 transfer.discard(&fetched)?;
             }

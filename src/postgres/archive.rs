@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -88,6 +89,17 @@ pub struct Archive {
     list: String,
     foreign_keys: Vec<ForeignKey>,
     md5: Option<String>,
+    check: Option<Check>,
+}
+
+/// Tells whether a dump is still the file that it was.
+#[derive(Clone)]
+struct Check(Arc<dyn Fn() -> Result<()> + Send + Sync>);
+
+impl std::fmt::Debug for Check {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Check")
+    }
 }
 
 impl Archive {
@@ -123,7 +135,7 @@ impl Archive {
             .and_then(|statements| foreign_keys(&statements, table))
             .map_err(|reason| refuse(format!("the dump is refused: {reason}")))?;
         let list = list.lines().filter(|line| !is_foreign_key(line, table)).map(|line| format!("{line}\n")).collect();
-        Ok(Self { path: path.to_owned(), format, bytes, list, foreign_keys, md5: None })
+        Ok(Self { path: path.to_owned(), format, bytes, list, foreign_keys, md5: None, check: None })
     }
 
     /// Tells which content this is. With it, a table that was loaded by an earlier run but not
@@ -132,6 +144,18 @@ impl Archive {
     pub fn with_md5(mut self, md5: impl Into<String>) -> Self {
         self.md5 = Some(md5.into());
         self
+    }
+
+    /// Asks `check` whenever the dump was read, and takes nothing from one that has changed meanwhile.
+    #[must_use]
+    pub fn with_check(mut self, check: impl Fn() -> Result<()> + Send + Sync + 'static) -> Self {
+        self.check = Some(Check(Arc::new(check)));
+        self
+    }
+
+    /// Fails when the dump is no longer the file that was inspected, as far as that can be known.
+    pub(super) fn check(&self) -> Result<()> {
+        self.check.as_ref().map_or(Ok(()), |check| check.0())
     }
 
     /// The foreign keys that the dump brings.

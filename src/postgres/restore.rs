@@ -3,7 +3,8 @@
 //! Table, sequences and rows come in one transaction, and with them the indexes of a small one; those of a
 //! large one are then built side by side in two sessions. What is loaded only in part is never published,
 //! for it is on record as loaded only when it is whole: a restore that fails drops it, and after a kill the
-//! next run does. Whatever comes outside of that transaction goes with the table.
+//! next run does. Whatever comes outside of that transaction goes with the table. The same holds when the dump
+//! was changed while it was read: what was loaded may be a mixture.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -64,6 +65,10 @@ impl Database {
         };
         for part in parts {
             let finished = self.restore_part(archive, list.path(), part, progress).await?;
+            if let Err(changed) = archive.check() {
+                self.take_away_unfinished(table).await;
+                return Err(changed);
+            }
             if !finished.status.success() {
                 return self.not_restored(table, archive, &finished.stderr, jobs > 1).await;
             }
@@ -136,10 +141,17 @@ impl Database {
         if failure::is_clash(stderr) {
             return Ok(Restored::Clash(error));
         }
-        if leaves && let Err(kept) = self.drop_unfinished(table).await {
-            tracing::warn!(table = table.label(), error = kept.one_line(), "a table that is loaded in part stays");
+        if leaves {
+            self.take_away_unfinished(table).await;
         }
         Err(error)
+    }
+
+    /// Drops what is loaded in part, or shall not be used.
+    async fn take_away_unfinished(&self, table: &Table) {
+        if let Err(kept) = self.drop_unfinished(table).await {
+            tracing::warn!(table = table.label(), error = kept.one_line(), "a table that is loaded in part stays");
+        }
     }
 
     /// The rows that the restore called `name` has loaded, after a moment; nothing when that is not known.

@@ -4,7 +4,9 @@
 //! content, which is why the connection itself is SSH.
 
 use std::fmt;
+use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use md5::{Digest as _, Md5 as Hasher};
@@ -73,14 +75,18 @@ pub(super) async fn of_file(path: &Path) -> Result<(Md5, u64)> {
     super::blocking(move || of_file_now(&path)).await
 }
 
-/// As [`of_file`], on the calling thread.
-pub(super) fn of_file_now(path: &Path) -> Result<(Md5, u64)> {
-    let mut file = std::fs::File::open(path).map_err(|source| match source.kind() {
+fn open(path: &Path) -> Result<File> {
+    File::open(path).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => {
             Error::new(ErrorKind::Missing, "the file is not there").subject(path.display().to_string()).source(source)
         }
         _ => io_error(path, "cannot open the file", source),
-    })?;
+    })
+}
+
+/// As [`of_file`], on the calling thread.
+pub(super) fn of_file_now(path: &Path) -> Result<(Md5, u64)> {
+    let mut file = open(path)?;
     let failed = |source| io_error(path, "cannot read the file", source);
     if !file.metadata().map_err(failed)?.is_file() {
         return Err(Error::new(ErrorKind::Missing, "this is no regular file").subject(path.display().to_string()));
@@ -100,6 +106,34 @@ pub(super) fn of_file_now(path: &Path) -> Result<(Md5, u64)> {
         }
     }
     Ok((Md5(hasher.finalize().into()), bytes))
+}
+
+/// What tells a file from the one that has its name later, without its content being read once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    /// The stamp of the file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// As [`of_file`].
+    pub(super) fn of(path: &Path) -> Result<Self> {
+        // A file of NFS that is opened is asked about; a mere look is answered from memory for up to a minute.
+        let about = open(path)?.metadata().map_err(|source| io_error(path, "cannot read the file", source))?;
+        Ok(Self {
+            device: about.dev(),
+            inode: about.ino(),
+            bytes: about.len(),
+            modified: (about.mtime(), about.mtime_nsec()),
+        })
+    }
 }
 
 #[cfg(test)]

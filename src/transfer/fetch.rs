@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::checksum::of_file;
+use super::checksum::{Stamp, of_file, of_file_now};
 use super::complaint::Failure;
 use super::dispatch::{Engine, serve};
 use super::location::{Location, Peer, Remote};
@@ -99,9 +99,15 @@ impl Inner {
         let (name, lease) = self.lease(request.cache_name.as_str(), wanted);
         let path = self.engine.cache.path(&name);
         match of_file(&path).await {
-            Ok((md5, bytes)) if md5 == wanted => {
-                Ok(Some(Fetched { path, md5, bytes, from: Origin::Cache, lease: Some(lease), place: None }))
-            }
+            Ok((md5, bytes)) if md5 == wanted => Ok(Some(Fetched {
+                path,
+                md5,
+                bytes,
+                from: Origin::Cache,
+                lease: Some(lease),
+                place: None,
+                stamp: None,
+            })),
             // Unreadable or other content: it is replaced.
             _ => Ok(None),
         }
@@ -135,7 +141,7 @@ impl Inner {
         let (cache, durable, arrived) = (self.engine.cache.clone(), request.durable, arrival.path);
         let path = blocking(move || cache.place(&arrived, &name, durable)).await?;
         let Arrival { md5, bytes, place, .. } = arrival;
-        Ok(Fetched { path, md5, bytes, from, lease: Some(lease), place })
+        Ok(Fetched { path, md5, bytes, from, lease: Some(lease), place, stamp: None })
     }
 
     /// Tries the names that slaves give the file. What is an error here the master cannot make good.
@@ -297,10 +303,15 @@ impl Inner {
     }
 }
 
-/// Reads the master's file in place.
+/// Reads the master's file in place, where the master may replace it at any time.
 async fn shared(request: &Request) -> Result<Fetched> {
     let path = request.location.path().to_owned();
-    let (md5, bytes) = of_file(&path).await.map_err(|error| match error.kind() {
+    let read = {
+        let path = path.clone();
+        // In this order: what is changed after the first look is noticed.
+        blocking(move || Ok((Stamp::of(&path)?, of_file_now(&path)?)))
+    };
+    let (stamp, (md5, bytes)) = read.await.map_err(|error| match error.kind() {
         ErrorKind::Missing => error.hint(
             "SHARE_LAYER_DATA is set: mount the master's directory here at the same path, or take the setting away",
         ),
@@ -308,7 +319,7 @@ async fn shared(request: &Request) -> Result<Fetched> {
     })?;
     match request.md5 {
         Some(wanted) if wanted != md5 => Err(replaced(request, wanted, md5)),
-        _ => Ok(Fetched { path, md5, bytes, from: Origin::Shared, lease: None, place: None }),
+        _ => Ok(Fetched { path, md5, bytes, from: Origin::Shared, lease: None, place: None, stamp: Some(stamp) }),
     }
 }
 

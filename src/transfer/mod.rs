@@ -45,6 +45,7 @@ pub use send::Destination;
 pub use ssh_command::{Family, HostKeyPolicy, SshCommand};
 
 use cache::Cache;
+use checksum::Stamp;
 use connection::Connections;
 use dispatch::Engine;
 use location::{Peer, normal_path};
@@ -153,9 +154,28 @@ pub struct Fetched {
     lease: Option<Arc<()>>,
     /// While this lives, other dumps may have to wait.
     place: Option<Arc<Place>>,
+    /// What the file was when it was verified, if others may change it.
+    stamp: Option<Stamp>,
 }
 
 impl Fetched {
+    /// Fails when the file is no longer the one that was verified. Only a shared one can change, which is the
+    /// master's: whoever has read it asks afterwards, before it makes use of what it has read.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Checksum`] when it was changed, replaced or deleted.
+    pub fn check_unchanged(&self) -> Result<()> {
+        let Some(stamp) = self.stamp else { return Ok(()) };
+        match Stamp::of(&self.path) {
+            Ok(now) if now == stamp => Ok(()),
+            Err(error) if error.kind() != ErrorKind::Missing => Err(error),
+            _ => Err(Error::new(ErrorKind::Checksum, "the file was changed while it was read")
+                .subject(self.path.display().to_string())
+                .hint("the master publishes it anew in this moment; the next run takes it")),
+        }
+    }
+
     /// Lets others come in although this file stays: whoever has it waits for them.
     pub fn lets_others_come(&self) {
         if let Some(place) = &self.place {

@@ -1,10 +1,16 @@
 //! Where files come from, old documents, and files that are no jobs.
 
+use std::time::{Duration, Instant};
+
 use borg_slave::state_repo::Vcs;
 
 use super::*;
+use crate::robustness::processes::Running;
 use crate::support::sshd::Sshd;
 use crate::support::world::sld;
+
+/// How long a run may take to get somewhere.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slave_feeds_another_slave() {
@@ -91,6 +97,31 @@ async fn mounted_and_local_files_are_read_in_place() {
     assert_eq!(count(&world, "w", "shared").await, 10);
     assert!(published.dump.exists() && published.meta.exists(), "the files are the master's");
     assert_eq!(files_below(&cache(&world)), Vec::<PathBuf>::new());
+
+    // The master writes into the file while it is restored.
+    let busy = Layer::new("w", "busy");
+    let published = world.publish(&busy).await;
+    world.commit("busy");
+    let blocker = world.database.client().await;
+    blocker.batch_execute("begin; create table w_data.busy (id integer)").await.unwrap();
+    let mut pull = Running::start(world.pull_command());
+    let waiting = "select count(*) from pg_stat_activity where application_name like 'borg-slave restore%' \
+        and wait_event_type = 'Lock' and datname = current_database()";
+    // Within a transaction the server's activity is always the same.
+    let admin = world.database.admin().await;
+    let begun = Instant::now();
+    while admin.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+        assert!(pull.ends_within(Duration::from_millis(20)).is_none() && begun.elapsed() < PATIENCE);
+    }
+    let whole = fs::read(&published.dump).unwrap();
+    fs::write(&published.dump, [&whole[..], b"more"].concat()).unwrap();
+    blocker.batch_execute("rollback").await.unwrap();
+    pull.end(PATIENCE).failed().says("was changed while it was read");
+    let left = "select to_regclass('w_data.busy') is null";
+    assert!(blocker.query_one(left, &[]).await.unwrap().get::<_, bool>(0));
+    fs::write(&published.dump, whole).unwrap();
+    world.pull().succeeded();
+    assert_eq!(count(&world, "w", "busy").await, 10);
 
     world.set("SHARE_LAYER_DATA", "false");
     let local = Layer::new("w", "local");

@@ -150,6 +150,32 @@ async fn a_damaged_dump_leaves_the_old_table() {
 }
 
 #[tokio::test]
+async fn a_dump_that_changes_while_it_is_read_is_not_taken() {
+    let world = World::new().await;
+    let roads = table("roads");
+    // Read once, and by two programs, after each of which it may be another one.
+    for (dump, rows, readings) in [(Dump::new("roads").rows(20), 20, 1), (large("roads"), 30_000, 2)] {
+        world.publish(&Dump::new("roads"), &roads).await.unwrap();
+        let file = world.file(&dump.version(2)).await;
+        for unchanged in 0..readings {
+            let asked = AtomicU64::new(0);
+            let check = move || {
+                let is_same = asked.fetch_add(1, Ordering::Relaxed) < unchanged;
+                is_same.then_some(()).ok_or_else(|| Error::new(ErrorKind::Checksum, "it was changed"))
+            };
+            let archive = inspect(&file, &roads).await.unwrap().with_md5("two").with_check(check);
+            let error = world.database.load(&roads, &archive, |_| ()).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Checksum, "{}", error.paragraph());
+            assert_eq!(world.seen(&roads).await, (1, 10));
+            assert_eq!(world.relations().await, AT_REST, "nothing of what was read stays");
+        }
+        let archive = inspect(&file, &roads).await.unwrap().with_md5("two");
+        publish(&world.database, &archive, &roads, "two").await.unwrap();
+        assert_eq!(world.seen(&roads).await, (2, rows));
+    }
+}
+
+#[tokio::test]
 async fn a_stopped_run_ends_its_restore_and_the_next_goes_on() {
     let world = World::new().await;
     let roads = table("roads");

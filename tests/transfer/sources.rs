@@ -140,4 +140,22 @@ async fn shared_data_are_read_in_place_and_stay_untouched() {
     assert!(!place.cache().exists());
     let error = transfer.fetch(request(&location, "a", Some(Md5::of(b"other")))).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Checksum);
+    // The master may write into it, put another one in its place, or delete it while it is read.
+    fetched.check_unchanged().unwrap();
+    let path = place.master("a.db");
+    let changes: [&dyn Fn(); 3] = [
+        &|| std::fs::write(&path, "written").unwrap(),
+        &|| {
+            std::fs::write(place.master("new"), "shared").unwrap();
+            std::fs::rename(place.master("new"), &path).unwrap();
+        },
+        &|| std::fs::remove_file(&path).unwrap(),
+    ];
+    for change in changes {
+        place.put("a.db", "shared");
+        let fetched = transfer.fetch(request(&location, "a", Some(sum))).await.unwrap();
+        change();
+        let error = fetched.check_unchanged().unwrap_err();
+        assert_eq!((error.kind(), error.message()), (ErrorKind::Checksum, "the file was changed while it was read"));
+    }
 }

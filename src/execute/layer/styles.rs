@@ -93,6 +93,7 @@ impl Ctx<'_> {
         let content = tokio::fs::read(&fetched.path)
             .await
             .map_err(|source| crate::error::io_error(&fetched.path, "cannot read the style file", source))?;
+        fetched.check_unchanged()?;
         Ok((content, fetched))
     }
 
