@@ -274,7 +274,12 @@ impl Ctx<'_> {
         let targets: HashSet<&(String, String)> = foreign_keys.iter().map(|key| &key.references).collect();
         for target in targets {
             let in_this_pass = self.run.tables.settled(target).await;
-            if has_table(database, target).await? {
+            // What a load that has failed could not take away is no table to point to.
+            let can_be_referenced = match in_this_pass {
+                Some(Loading::Failed) => is_whole(database, target).await?,
+                _ => has_table(database, target).await?,
+            };
+            if can_be_referenced {
                 continue;
             }
             let layer = format!("{}.{}", target.0.strip_suffix("_data").unwrap_or(&target.0), target.1);
@@ -401,6 +406,10 @@ impl Ctx<'_> {
 async fn has_table(database: &Database, (schema, name): &(String, String)) -> Result<bool> {
     let (schema, name) = (PgIdent::new("schema", schema)?, PgIdent::new("table", name)?);
     Ok(database.columns(&schema, &name).await?.is_some())
+}
+
+async fn is_whole(database: &Database, (schema, name): &(String, String)) -> Result<bool> {
+    database.is_whole(&PgIdent::new("schema", schema)?, &PgIdent::new("table", name)?).await
 }
 
 /// The relations of a feature.

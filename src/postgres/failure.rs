@@ -211,6 +211,13 @@ pub(super) fn is_clash(stderr: &str) -> bool {
     stderr.contains("already exists") || stderr.contains("duplicate key value violates unique constraint \"pg_")
 }
 
+/// The name of the relation that was there already, when that is what `pg_restore` complains of.
+pub(super) fn taken_name(stderr: &str) -> Option<&str> {
+    let rest = stderr.split_once("relation \"")?.1;
+    let line = rest.split_once('\n').map_or(rest, |(line, _)| line);
+    Some(line.rsplit_once("\" already exists")?.0)
+}
+
 /// The lines of `pg_restore`'s complaint that tell the cause; the statement, which may hold a whole
 /// table definition, is left out.
 fn complaint(stderr: &str) -> String {

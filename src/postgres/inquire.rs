@@ -36,6 +36,22 @@ impl Database {
         Ok(Some(rows.iter().filter_map(column).collect()))
     }
 
+    /// Whether the table is there and whole: it was loaded to its end, or a view of its name reads it. What is left of
+    /// a load that failed is not.
+    ///
+    /// # Errors
+    ///
+    /// As any question to the database.
+    pub async fn is_whole(&self, data_schema: &PgIdent, name: &PgIdent) -> Result<bool> {
+        self.ensure_bookkeeping().await?;
+        let client = self.client().await?;
+        let subject = format!("{data_schema}.{name}");
+        let failed = failure::doing("cannot look for the table", &subject);
+        let question = client.prepare_cached(include_str!("sql/whole_table.sql")).await.map_err(failed)?;
+        let row = client.query_one(&question, &[&data_schema.as_str(), &name.as_str()]).await.map_err(failed)?;
+        Ok(row.get(0))
+    }
+
     /// The spatial reference id of a geometry or geography column; nothing when relation or column is
     /// not there, is not spatial, or declares none.
     ///

@@ -76,6 +76,14 @@ impl Database {
                 Restored::Clash(error) => return Err(error),
             }
         }
+        let finished = self.finish_load(table, archive).await;
+        if finished.is_err() {
+            self.take_away_unfinished(table).await;
+        }
+        finished
+    }
+
+    async fn finish_load(&self, table: &Table, archive: &Archive) -> Result<()> {
         self.check_restored(table).await?;
         // Without statistics the first readers get bad plans and GeoServer an empty estimated extent.
         let analyze = format!("analyze {}", table.data_sql());

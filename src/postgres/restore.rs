@@ -63,15 +63,19 @@ impl Database {
         } else {
             &[&["--single-transaction"]]
         };
-        for part in parts {
-            let finished = self.restore_part(archive, list.path(), part, progress).await?;
-            if let Err(changed) = archive.check() {
+        for (index, part) in parts.iter().enumerate() {
+            let finished = self.restore_part(archive, list.path(), part, progress).await;
+            let is_done = finished.as_ref().is_ok_and(|finished| finished.status.success());
+            let unchanged = archive.check();
+            if is_done && unchanged.is_ok() {
+                continue;
+            }
+            if is_done || index > 0 {
                 self.take_away_unfinished(table).await;
-                return Err(changed);
             }
-            if !finished.status.success() {
-                return self.not_restored(table, archive, &finished.stderr, jobs > 1).await;
-            }
+            // What it complains of is no wonder then.
+            unchanged?;
+            return self.not_restored(table, archive, &finished?.stderr, index > 0).await;
         }
         Ok(Restored::Done)
     }
@@ -134,24 +138,45 @@ impl Database {
         }
     }
 
-    /// What is to be made of a restore that complained; what it has left goes.
-    async fn not_restored(&self, table: &Table, archive: &Archive, stderr: &str, leaves: bool) -> Result<Restored> {
+    /// What is to be made of a restore that complained, once the table with its rows was `there`.
+    async fn not_restored(&self, table: &Table, archive: &Archive, stderr: &str, there: bool) -> Result<Restored> {
         let subject = format!("{} into {}", archive.path().display(), table.label());
         let error = failure::restore(stderr, "cannot load the dump", &subject);
-        if failure::is_clash(stderr) {
-            return Ok(Restored::Clash(error));
+        if !failure::is_clash(stderr) {
+            return Err(error);
         }
-        if leaves {
-            self.take_away_unfinished(table).await;
-        }
-        Err(error)
+        let Some(namesake) = self.namesake(table, stderr).await else { return Ok(Restored::Clash(error)) };
+        let error = Error::new(
+            ErrorKind::Database,
+            format!("cannot load the dump: a name that it brings is taken in schema {}: {namesake}", table.data_schema),
+        )
+        .subject(table.label())
+        .hint("rename or drop it by hand, then run again: the slave does not drop what it did not make")
+        .source(error);
+        // It was not the loaded table's, which is gone by now, so that it would stand in the way again.
+        if there { Err(error) } else { Ok(Restored::Clash(error)) }
     }
 
     /// Drops what is loaded in part, or shall not be used.
-    async fn take_away_unfinished(&self, table: &Table) {
+    pub(super) async fn take_away_unfinished(&self, table: &Table) {
+        if self.shared.stop.is_cancelled() {
+            // The next run does.
+            return;
+        }
         if let Err(kept) = self.drop_unfinished(table).await {
             tracing::warn!(table = table.label(), error = kept.one_line(), "a table that is loaded in part stays");
         }
+    }
+
+    /// What it is that has a name which the dump brings; none when it has gone.
+    async fn namesake(&self, table: &Table, stderr: &str) -> Option<String> {
+        let name = failure::taken_name(stderr)?;
+        let client = self.client().await.ok()?;
+        let question = include_str!("sql/namesake.sql");
+        let found = client.query_opt(question, &[&table.data_schema.as_str(), &name]).await.ok()??;
+        let (kind, owner): (&str, Option<&str>) = (found.get(0), found.get(1));
+        let of = owner.map(|owner| format!(" of {owner}")).unwrap_or_default();
+        Some(format!("\"{name}\" is {kind}{of}"))
     }
 
     /// The rows that the restore called `name` has loaded, after a moment; nothing when that is not known.

@@ -150,6 +150,35 @@ async fn a_damaged_dump_leaves_the_old_table() {
 }
 
 #[tokio::test]
+async fn what_has_the_name_of_an_index_is_named_and_no_half_of_the_table_stays() {
+    let world = World::new().await;
+    let roads = table("roads");
+    let in_the_way = "create table ws_data.other (id integer); create index roads_label_idx on ws_data.other (id)";
+    world.run(in_the_way).await;
+    // In one transaction, and with indexes in sessions of their own; for the first time, and again.
+    for published in [false, true] {
+        for dump in [Dump::new("roads"), large("roads")] {
+            let archive = world.archive(&dump.version(2), &roads).await;
+            let before = world.relations().await;
+            let error = world.database.load(&roads, &archive, |_| ()).await.unwrap_err();
+            assert_eq!(world.relations().await, before, "published before: {published}");
+            let text = error.paragraph();
+            assert!(text.contains("\"roads_label_idx\" is an index of ws_data.other"), "{text}");
+            assert!(error.hint_text().is_some_and(|hint| hint.contains("rename or drop")), "{text}");
+        }
+        if published {
+            assert_eq!(world.seen(&roads).await, (1, 10));
+            continue;
+        }
+        world.run("drop table ws_data.other").await;
+        world.publish(&Dump::new("roads"), &roads).await.unwrap();
+        // The table that goes aside takes its own index with it.
+        world.run("drop index ws_data.roads_label_idx").await;
+        world.run(in_the_way).await;
+    }
+}
+
+#[tokio::test]
 async fn a_dump_that_changes_while_it_is_read_is_not_taken() {
     let world = World::new().await;
     let roads = table("roads");
@@ -173,6 +202,25 @@ async fn a_dump_that_changes_while_it_is_read_is_not_taken() {
         publish(&world.database, &archive, &roads, "two").await.unwrap();
         assert_eq!(world.seen(&roads).await, (2, rows));
     }
+}
+
+#[tokio::test]
+async fn a_table_is_whole_when_it_is_loaded_or_read() {
+    let world = World::new().await;
+    let roads = table("roads");
+    let is_whole = async || world.database.is_whole(&roads.data_schema, &roads.name).await.unwrap();
+    assert!(!is_whole().await, "it is not there");
+    world.run("create table ws_data.roads (id integer)").await;
+    assert!(!is_whole().await, "somebody has left it");
+    world.run("create view ws.roads as select * from ws_data.roads").await;
+    assert!(is_whole().await, "readers have it");
+    world.run("drop view ws.roads; drop table ws_data.roads").await;
+    let archive = world.archive(&Dump::new("roads"), &roads).await;
+    world.database.load(&roads, &archive, |_| ()).await.unwrap();
+    assert!(is_whole().await, "it is loaded");
+    world.database.swap(&roads, None).await.unwrap();
+    world.run("drop view ws.roads").await;
+    assert!(is_whole().await, "it was published");
 }
 
 #[tokio::test]
