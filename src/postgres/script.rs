@@ -4,6 +4,8 @@
 //! caller. The lexical rules are those of the PostgreSQL manual, chapter "Lexical Structure", with
 //! `standard_conforming_strings` on.
 
+use crate::name::{quote_ident, quote_literal};
+
 /// A piece of SQL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Token {
@@ -110,6 +112,42 @@ pub(super) fn statements(script: &str) -> Result<Vec<Statement>, String> {
     Ok(found)
 }
 
+/// `sql` with the relation `from` (schema and name) become the relation `to`, wherever it stands as a name or in a
+/// constant of type `regclass`.
+pub(super) fn renamed(sql: &str, from: (&str, &str), to: (&str, &str)) -> Result<String, String> {
+    let mut lexer = Lexer { rest: sql };
+    let mut tokens = Vec::new();
+    while let Some((token, source)) = lexer.next(false)? {
+        let end = sql.len() - lexer.rest.len();
+        tokens.push((token, end - source.len()..end));
+    }
+    let token = |at: usize| tokens.get(at).map(|(token, _)| token);
+    let is = |at: usize, symbol| token(at) == Some(&Token::Symbol(symbol));
+    let to = format!("{}.{}", quote_ident(to.0), quote_ident(to.1));
+    let (mut renamed, mut done) = (String::new(), 0);
+    for (at, (found, place)) in tokens.iter().enumerate() {
+        let is_class = || is(at + 1, ':') && is(at + 2, ':') && token(at + 3).is_some_and(|next| next.is("regclass"));
+        let (end, text) = match found {
+            Token::Text(text) if is_class() => match qualified(text) {
+                Some((schema, name)) if (schema.as_str(), name.as_str()) == from => (place.end, quote_literal(&to)),
+                _ => continue,
+            },
+            Token::Word(schema) | Token::Quoted(schema) if schema == from.0 && (at == 0 || !is(at - 1, '.')) => {
+                match tokens.get(at + 2) {
+                    Some((name, last)) if is(at + 1, '.') && name.name() == Some(from.1) => (last.end, to.clone()),
+                    _ => continue,
+                }
+            }
+            _ => continue,
+        };
+        renamed.push_str(&sql[done..place.start]);
+        renamed.push_str(&text);
+        done = end;
+    }
+    renamed.push_str(&sql[done..]);
+    Ok(renamed)
+}
+
 struct Lexer<'a> {
     rest: &'a str,
 }
@@ -211,6 +249,21 @@ mod tests {
             found[1].text,
             "ALTER TABLE ONLY ws_data.roads\n    ADD CONSTRAINT fk FOREIGN KEY (a) REFERENCES other.\"T\"(id)"
         );
+    }
+
+    #[test]
+    fn a_relation_is_renamed_where_it_stands_and_nowhere_else() {
+        let rename = |sql: &str| renamed(sql, ("ws_old", "Ro'ads"), ("ws", "Ro'ads")).unwrap();
+        let kept = "select 'ws_old.Ro''ads'::text, r.ws_old, ws_old.other, ws_old.\"Ro'ads 2\", x.ws_old.\"Ro'ads\" \
+                    from ws_old_old.\"Ro'ads\", \"WS_OLD\".\"Ro'ads\", ws_old.ro_ads";
+        assert_eq!(rename(kept), kept);
+        assert_eq!(
+            rename(
+                "select '(ws_old.\"Ro''ads\")'::text, 'ws_old.\"Ro''ads\"'::regclass from \"ws_old\".\"Ro'ads\" r JOIN ws_old.\"Ro'ads\";"
+            ),
+            "select '(ws_old.\"Ro''ads\")'::text, '\"ws\".\"Ro''ads\"'::regclass from \"ws\".\"Ro'ads\" r JOIN \"ws\".\"Ro'ads\";"
+        );
+        assert_eq!(renamed("ws_old.roads", ("ws_old", "roads"), ("ws", "roads")).unwrap(), "\"ws\".\"roads\"");
     }
 
     #[test]

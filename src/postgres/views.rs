@@ -9,9 +9,8 @@ use std::collections::HashSet;
 
 use deadpool_postgres::Transaction;
 
-use super::{Table, failure};
+use super::{Table, failure, script};
 use crate::error::{Error, ErrorKind, Result};
-use crate::name::quote_ident;
 
 /// The relations of one swap, by object id.
 pub(super) struct Replacement {
@@ -25,8 +24,6 @@ struct Captured {
     /// Schema and name, quoted for SQL.
     name: String,
     create: String,
-    /// The schema in which `create` finds the table that it reads, when that is the replaced one.
-    reads_table: bool,
     /// Statement, and the column without which it makes no sense.
     dress: Vec<(String, Option<String>)>,
 }
@@ -49,7 +46,7 @@ pub(super) async fn replace(tx: &Transaction<'_>, table: &Table, swap: &Replacem
     };
     let above = capture_above(tx, table, &roots, swap).await?;
     let own = match swap.view {
-        Some(view) if !in_place => Some(capture(tx, table, view, false).await?),
+        Some(view) if !in_place => Some(capture(tx, table, view).await?),
         _ => None,
     };
     for view in above.iter().rev() {
@@ -77,7 +74,7 @@ pub(super) async fn replace(tx: &Transaction<'_>, table: &Table, swap: &Replacem
         }
     }
     for view in &above {
-        make_again(tx, table, view).await?;
+        make_again(tx, view).await?;
     }
     Ok(swap.view.is_some() && new != old)
 }
@@ -118,38 +115,36 @@ async fn capture_above(
     let failed = failure::doing(what, &label);
     let question = tx.prepare_cached(include_str!("sql/views_above.sql")).await.map_err(failed)?;
     let rows = tx.query(&question, &[&roots, &swap.view, &swap.old]).await.map_err(failed)?;
+    let (old, new) = (&table.outdated_schema, &table.data_schema);
+    let name = table.name.as_str();
     let mut found = Vec::with_capacity(rows.len());
     for row in rows {
-        found.push(capture(tx, table, row.get(0), row.get(1)).await?);
+        let mut view = capture(tx, table, row.get(0)).await?;
+        if row.get(1) {
+            // Only the table that is replaced. Another one of the schema may be in the middle of its own replacement.
+            view.create = script::renamed(&view.create, (old.as_str(), name), (new.as_str(), name))
+                .map_err(|reason| Error::new(ErrorKind::Database, format!("{what}: {reason}")).subject(&view.name))?;
+        }
+        found.push(view);
     }
     Ok(found)
 }
 
-async fn capture(tx: &Transaction<'_>, table: &Table, view: u32, reads_table: bool) -> Result<Captured> {
+async fn capture(tx: &Transaction<'_>, table: &Table, view: u32) -> Result<Captured> {
     let label = table.label();
     let failed = failure::doing("cannot read the definition of a view that depends on the layer", &label);
-    // The definition names the table without its schema when the search path finds it. That way the
-    // definition fits the successor, which has the same name in another schema.
-    if reads_table {
-        let path = quote_ident(table.outdated_schema.as_str());
-        tx.batch_execute(&format!("set local search_path = {path}")).await.map_err(failed)?;
-    }
+    // The search path is empty, so that every relation is named with its schema.
     let row = tx.query_one(include_str!("sql/view_definition.sql"), &[&view]).await.map_err(failed)?;
-    tx.batch_execute("set local search_path = ''").await.map_err(failed)?;
     let dress = tx.query(include_str!("sql/view_dress.sql"), &[&view]).await.map_err(failed)?;
     Ok(Captured {
         name: row.get(0),
         create: row.get(1),
-        reads_table,
         dress: dress.iter().map(|row| (row.get(0), row.get(1))).collect(),
     })
 }
 
-async fn make_again(tx: &Transaction<'_>, table: &Table, view: &Captured) -> Result<()> {
-    let path = if view.reads_table { quote_ident(table.data_schema.as_str()) } else { "''".to_owned() };
-    let sql =
-        format!("set local search_path = {path};{};set local search_path = ''", view.create.trim_end_matches(';'));
-    tx.batch_execute(&sql).await.map_err(|error| {
+async fn make_again(tx: &Transaction<'_>, view: &Captured) -> Result<()> {
+    tx.batch_execute(&view.create).await.map_err(|error| {
         let error =
             failure::statement(error, "the view depends on the layer and does not fit its new columns", &view.name);
         if error.kind() == ErrorKind::Database {

@@ -73,6 +73,45 @@ async fn all_that_hangs_on_the_views_survives_other_columns() {
 }
 
 #[tokio::test]
+async fn a_view_over_two_tables_reads_of_each_what_is_published() {
+    let world = World::new().await;
+    let (road, town) = (table("roads"), table("towns"));
+    let (roads, towns) = (Dump::new("roads"), Dump::new("towns"));
+    world.publish(&roads, &road).await.unwrap();
+    world.publish(&towns, &town).await.unwrap();
+    world
+        .run(
+            "create view public.both as
+                select r.version as road, towns.version as town, 'ws_outdated.roads' as text, 'ws_data.towns'::regclass as class
+                  from ws_data.roads r join ws_data.towns using (id);
+             alter view public.both owner to borg",
+        )
+        .await;
+    let seen = "select distinct concat_ws(' ', road, town, text, class::text) from public.both";
+    let definition = "select pg_get_viewdef('public.both'::regclass)";
+    let before = world.text(definition).await;
+    let load = async |dump: &Dump, table: &Table| {
+        let archive = world.archive(dump, table).await;
+        world.database.load(table, &archive, |_| ()).await.unwrap();
+    };
+    load(&roads.clone().version(2), &road).await;
+    load(&towns.clone().version(2), &town).await;
+    world.database.swap(&road, None).await.unwrap();
+    assert_eq!(world.text(seen).await, "2 1 ws_outdated.roads ws_outdated.towns");
+    world.database.swap(&town, None).await.unwrap();
+    assert_eq!(world.text(seen).await, "2 2 ws_outdated.roads ws_data.towns");
+    assert_eq!(world.text(definition).await, before);
+    // The other one is put aside, and its successor is not there yet.
+    load(&roads.version(3), &road).await;
+    world.run("alter table ws_data.towns set schema ws_outdated").await;
+    world.database.swap(&road, None).await.unwrap();
+    assert_eq!(world.text(seen).await, "3 2 ws_outdated.roads ws_outdated.towns");
+    world.publish(&towns.version(3), &town).await.unwrap();
+    assert_eq!(world.text(seen).await, "3 3 ws_outdated.roads ws_data.towns");
+    assert_eq!(world.text(definition).await, before);
+}
+
+#[tokio::test]
 async fn what_cannot_be_kept_is_named_and_the_old_state_stays() {
     let world = World::new().await;
     let roads = table("roads");
