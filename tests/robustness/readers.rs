@@ -112,10 +112,23 @@ fn read_features(url: &str, layer: &str, stop: Arc<AtomicBool>) -> tokio::task::
     })
 }
 
-fn read_maps(url: &str, layer: &str, stop: Arc<AtomicBool>) -> tokio::task::JoinHandle<Seen> {
-    let url = format!(
-        "{url}/wms?service=WMS&version=1.1.1&request=GetMap&layers={layer}&styles=&bbox=114,-33,126,-30&width=96&height=64&srs=EPSG:4283&format=image%2Fpng"
-    );
+/// Where the layer's features are, and where none are.
+const FEATURES: &str = "114,-33,126,-30";
+const NOWHERE: &str = "14,33,26,36";
+
+fn map_url(url: &str, layer: &str, bbox: &str) -> String {
+    format!(
+        "{url}/wms?service=WMS&version=1.1.1&request=GetMap&layers={layer}&styles=&bbox={bbox}&width=96&height=64&srs=EPSG:4283&format=image%2Fpng"
+    )
+}
+
+async fn picture(url: &str) -> Vec<u8> {
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    http.get(url).send().await.unwrap().bytes().await.unwrap().to_vec()
+}
+
+/// `blank` is the picture of a map without features.
+fn read_maps(url: String, blank: Vec<u8>, stop: Arc<AtomicBool>) -> tokio::task::JoinHandle<Seen> {
     tokio::spawn(async move {
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         let mut seen = Seen::default();
@@ -124,7 +137,9 @@ fn read_maps(url: &str, layer: &str, stop: Arc<AtomicBool>) -> tokio::task::Join
                 Ok(answer) => {
                     let kind = answer.headers().get("content-type").map(|kind| kind.to_str().unwrap().to_owned());
                     let body = answer.bytes().await.unwrap_or_default();
-                    if kind.as_deref() == Some("image/png") && body.starts_with(b"\x89PNG") {
+                    if body == blank {
+                        seen.bad("a map without features".to_owned());
+                    } else if kind.as_deref() == Some("image/png") && body.starts_with(b"\x89PNG") {
                         seen.good();
                     } else {
                         seen.bad(String::from_utf8_lossy(&body).into_owned());
@@ -159,14 +174,21 @@ async fn republish(world: &World, url: &str, layers: &[Layer]) -> [Seen; 3] {
     let name = format!("{}:{}", layer.workspace, layer.name);
     let view = read_view(world, &format!("{}.{}", layer.workspace, layer.name), Arc::clone(&stop)).await;
     let features = read_features(url, &name, Arc::clone(&stop));
-    let maps = read_maps(url, &name, Arc::clone(&stop));
+    let (map, blank) = (map_url(url, &name, FEATURES), picture(&map_url(url, &name, NOWHERE)).await);
+    let maps = read_maps(map.clone(), blank.clone(), Arc::clone(&stop));
     for time in 1..=number_from_env("BORG_TEST_TIMES").unwrap_or(TIMES) {
         publish(time);
     }
     // Everybody has another look at the last content.
     tokio::time::sleep(Duration::from_millis(300)).await;
     stop.store(true, Ordering::SeqCst);
-    [view.await.unwrap(), features.await.unwrap(), maps.await.unwrap()]
+    let seen = [view.await.unwrap(), features.await.unwrap(), maps.await.unwrap()];
+    // The reader of maps would have seen an empty table.
+    let empty = format!("truncate {}_data.{}", layer.workspace, layer.name);
+    world.database.admin().await.batch_execute(&empty).await.unwrap();
+    assert!(blank.starts_with(b"\x89PNG"), "{}", String::from_utf8_lossy(&blank));
+    assert_eq!(picture(&map).await, blank);
+    seen
 }
 
 /// Two contents of a layer with the same columns.

@@ -183,8 +183,11 @@ async fn map(state: &State, ows: &Ows<'_>) -> Answer {
         let npe = "Cannot invoke \"org.geoserver.catalog.StyleInfo.getStyle()\" because \"defaultStyle\" is null";
         return refuse(None, &format!("java.lang.NullPointerException: {npe}\n{npe}"));
     }
+    let mut is_blank = list.iter().all(|(resource, _)| !resource.remote);
     for (resource, _) in list.iter().filter(|(resource, _)| !resource.remote) {
-        if let Err(message) = draw(state, ows, resource).await {
+        let drawn = draw(state, ows, resource).await;
+        is_blank &= drawn == Ok(false);
+        if let Err(message) = drawn {
             let shown: Vec<&str> = names
                 .iter()
                 .map(|name| ows.ws.and_then(|ws| name.strip_prefix(&format!("{ws}:"))).unwrap_or(name))
@@ -206,31 +209,37 @@ async fn map(state: &State, ows: &Ows<'_>) -> Answer {
         );
     }
     let hue = file.bytes().fold(0u8, u8::wrapping_add);
-    Ok(Reply::text(200, "image/png", png::png(side("width"), side("height"), [hue, 64, 128]))
+    let colour = if is_blank { [255, 255, 255] } else { [hue, 64, 128] };
+    Ok(Reply::text(200, "image/png", png::png(side("width"), side("height"), colour))
         .header("Content-Disposition", &format!("inline; filename={file}.png")))
 }
 
-/// Reads what a map would read: the geometry column as it was called when the attributes were last read.
-async fn draw(state: &State, ows: &Ows<'_>, resource: &Resource) -> Result<(), String> {
+/// Reads what a map would read: the geometry column as it was called when the attributes were last read. Tells whether
+/// anything is to be seen; where the map's reference system is not the column's, that is any geometry.
+async fn draw(state: &State, ows: &Ows<'_>, resource: &Resource) -> Result<bool, String> {
     let text = |silence: Silence| match silence {
         Silence::Sql(message) => message,
         Silence::Unreachable => "The connection attempt failed.".to_owned(),
     };
     let attributes = feature_type::cached_attributes(state, resource).await.map_err(text)?;
-    let Some(column) = attributes.iter().find(|attribute| attribute.geometry.is_some()) else { return Ok(()) };
+    let shape = attributes.iter().find_map(|attribute| Some((attribute, attribute.geometry.as_ref()?.1)));
+    let Some((column, srid)) = shape else { return Ok(true) };
     let link = {
         let cat = state.cat();
         cat.stores.iter().find(|store| store.id == resource.store).and_then(Store::link)
     };
     let link = link.ok_or_else(|| "The connection attempt failed.".to_owned())?;
     let client = postgis::connect(&link).await.map_err(text)?;
-    let sql = format!(
-        "select count({}) from {}",
-        borg_slave::name::quote_ident(&column.name),
-        postgis::source(&link, resource)
-    );
-    let _ = ows;
-    client.query_one(&sql, &[]).await.map(|_| ()).map_err(|err| text(err.into()))
+    let name = borg_slave::name::quote_ident(&column.name);
+    let edges: Vec<f64> = ows.param("bbox").split(',').filter_map(|edge| edge.parse().ok()).collect();
+    let seen = match edges[..] {
+        [minx, miny, maxx, maxy] if column.kind == "geometry" && ows.param("srs") == format!("EPSG:{srid}") => {
+            format!("{name} && public.st_makeenvelope({minx}, {miny}, {maxx}, {maxy}, {srid})")
+        }
+        _ => format!("{name} is not null"),
+    };
+    let sql = format!("select count(*) from {} where {seen}", postgis::source(&link, resource));
+    client.query_one(&sql, &[]).await.map(|row| row.get::<_, i64>(0) > 0).map_err(|err| text(err.into()))
 }
 
 fn legend(state: &State, ows: &Ows<'_>) -> Answer {
