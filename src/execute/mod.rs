@@ -306,10 +306,10 @@ impl Run {
 
     /// `late` is the table that the job loads when its name is free.
     async fn job(&self, index: usize, job: PlannedJob, late: Option<TableName>) {
-        let is_late = late.is_some();
+        let publishes = job.file.kind == JobKind::Feature && job.action == Some(Action::Publish);
+        let may_load = late.is_some() || (publishes && job.after.is_empty());
         let mut voice = late.map_or_else(|| self.tables.voice(), |table| self.tables.late_voice(table));
-        let loads = job.file.kind == JobKind::Feature && job.action == Some(Action::Publish);
-        if !is_late && !(loads && job.after.is_empty()) {
+        if !may_load {
             // Before it waits for anybody: a job that waits in silence would be waited for by those it waits for.
             voice.loads_nothing();
             voice.swapped();

@@ -10,7 +10,7 @@ use crate::support::sshd::Sshd;
 use crate::support::world::sld;
 
 /// How long a run may take to get somewhere.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slave_feeds_another_slave() {

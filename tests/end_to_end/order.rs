@@ -10,7 +10,7 @@ use crate::robustness::processes::Running;
 use crate::support::world::{Layer, World};
 
 /// How long a run may take to get somewhere.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metadata_that_waits_for_its_publication_does_not_hold_up_foreign_keys() {
