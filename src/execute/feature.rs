@@ -273,12 +273,7 @@ impl Ctx<'_> {
         let mut left_out = Vec::new();
         let targets: HashSet<&(String, String)> = foreign_keys.iter().map(|key| &key.references).collect();
         for target in targets {
-            let settled = self.run.tables.settled(target);
-            let in_this_pass = if self.run.tables.is_coming(target).await {
-                self.run.removals.aside(settled).await
-            } else {
-                settled.await
-            };
+            let in_this_pass = self.run.tables.settled(target).await;
             // What a load that has failed could not take away is no table to point to.
             let can_be_referenced = match in_this_pass {
                 Some(Loading::Failed) => is_whole(database, target).await?,

@@ -50,7 +50,7 @@ pub use self::parts::{CdnParts, Choices, Parts, Previews};
 pub use self::previews::{PREVIEWS, preview_is_due};
 use self::removals::{Removals, Role};
 use self::shared::Shared;
-use self::tables::{TableName, Tables};
+use self::tables::Tables;
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::Verdict;
 use crate::geoserver::{AccessRules, UpstreamLayers};
@@ -92,7 +92,6 @@ pub async fn execute(
     let count = plan.jobs.len();
     let ended = (0..count).map(|_| watch::Sender::new(None)).collect();
     let free = plan.jobs.iter().filter(|job| job.after.is_empty()).count();
-    let mut late = tables::late(&plan.jobs);
     let jobs_of = |kind| (0..count).filter(|&index| plan.jobs[index].file.kind == kind).collect();
     let run = Arc::new(Run {
         roles_jobs: jobs_of(JobKind::Auth),
@@ -103,7 +102,7 @@ pub async fn execute(
         capabilities: Shared::new(),
         inspections: Semaphore::new(parts.choices.parallel_restores.max(1)),
         restores: Semaphore::new(parts.choices.parallel_restores.max(1)),
-        tables: Tables::new(count, late.values()),
+        tables: Tables::new(count),
         removals: Removals::new(plan.jobs.iter().map(Role::from).collect(), free),
         drawings: Semaphore::new(DRAWINGS),
         database_steps: Shared::new(),
@@ -128,8 +127,8 @@ pub async fn execute(
     let mut jobs = JoinSet::new();
     let mut index_of = HashMap::new();
     for (index, job) in plan.jobs.into_iter().enumerate() {
-        let (run_of_job, late) = (Arc::clone(&run), late.remove(&index));
-        let handle = jobs.spawn(async move { run_of_job.job(index, job, late).await });
+        let run_of_job = Arc::clone(&run);
+        let handle = jobs.spawn(async move { run_of_job.job(index, job).await });
         index_of.insert(handle.id(), index);
     }
     let all_jobs = async {
@@ -304,12 +303,9 @@ impl Run {
         }
     }
 
-    /// `late` is the table that the job loads when its name is free.
-    async fn job(&self, index: usize, job: PlannedJob, late: Option<TableName>) {
-        let publishes = job.file.kind == JobKind::Feature && job.action == Some(Action::Publish);
-        let may_load = late.is_some() || (publishes && job.after.is_empty());
-        let mut voice = late.map_or_else(|| self.tables.voice(), |table| self.tables.late_voice(table));
-        if !may_load {
+    async fn job(&self, index: usize, job: PlannedJob) {
+        let mut voice = self.tables.voice();
+        if job.file.kind != JobKind::Feature || job.action != Some(Action::Publish) || !job.after.is_empty() {
             // Before it waits for anybody: a job that waits in silence would be waited for by those it waits for.
             voice.loads_nothing();
             voice.swapped();

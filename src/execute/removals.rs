@@ -103,17 +103,9 @@ impl Removals {
         Self { roles, state: watch::Sender::new(State { busy, loading, ..State::default() }) }
     }
 
-    /// A job begins, or goes on, that had to wait for others first.
+    /// A job begins that had to wait for others first.
     pub(super) fn begins(&self) {
         self.state.send_modify(|state| state.busy += 1);
-    }
-
-    /// Awaits `others`, whom a removal may hold up that waits until nobody is at work.
-    pub(super) async fn aside<T>(&self, others: impl Future<Output = T>) -> T {
-        self.state.send_modify(|state| state.busy = state.busy.saturating_sub(1));
-        let outcome = others.await;
-        self.begins();
-        outcome
     }
 
     /// A job has ended, well or badly.

@@ -108,7 +108,9 @@ pub(super) fn arrange(jobs: &mut [PlannedJob]) {
             _ => {}
         }
         if job.action != Some(Action::Remove) {
-            after.extend(freeing.get(&job.file.stem).into_iter().flatten());
+            if is_store(job.file.kind) {
+                after.extend(freeing.get(&job.file.stem).into_iter().flatten());
+            }
         } else if is_layer(job.file.kind) {
             // They bear its name from then on, or leave it to it where the filters do not take them.
             after.extend(publishing.get(&job.file.stem).into_iter().flatten());
@@ -136,10 +138,13 @@ pub(super) fn is_layer(kind: JobKind) -> bool {
     matches!(kind, JobKind::Feature | JobKind::WmsLayer | JobKind::LiveLayer)
 }
 
+fn is_store(kind: JobKind) -> bool {
+    matches!(kind, JobKind::WmsStore | JobKind::LiveStore)
+}
+
 /// The removals of stores whose name is published as a store of another kind: they must go first, or GeoServer
 /// refuses the name. A layer of another kind takes the place of the one that bears its name.
 fn freed(jobs: &[PlannedJob]) -> HashSet<Subject> {
-    let is_store = |kind| matches!(kind, JobKind::WmsStore | JobKind::LiveStore);
     let published: HashSet<Subject> =
         jobs.iter().filter(|job| job.action == Some(Action::Publish)).map(subject).collect();
     let removals = jobs.iter().filter(|job| job.action == Some(Action::Remove)).map(subject);

@@ -1,16 +1,9 @@
 //! Jobs that wait for each other, and what cannot be published at all.
 
-use std::time::{Duration, Instant};
-
 use borg_slave::state_repo::Vcs;
-use serde_json::json;
 
 use super::{count, is_state};
-use crate::robustness::processes::Running;
 use crate::support::world::{Layer, World};
-
-/// How long a run may take to get somewhere.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metadata_that_waits_for_its_publication_does_not_hold_up_foreign_keys() {
@@ -25,28 +18,6 @@ async fn metadata_that_waits_for_its_publication_does_not_hold_up_foreign_keys()
     world.pull().succeeded();
     assert_eq!((count(&world, "plan", "parcels").await, count(&world, "plan", "zones").await), (10, 10));
     assert_eq!(world.geoserver().layer("plan", "parcels").unwrap().title, "Parcels, newer");
-
-    // So is a table waited for that is loaded once the name of its layer is free.
-    let owners = Layer::new("plan", "owners");
-    let lots = Layer::new("plan", "lots").dump(|dump| dump.references("plan_data", "owners", ""));
-    world.publish(&lots).await;
-    world.publish(&owners).await;
-    let removal = json!({"action": "remove", "workspace": "plan", "name": "owners"});
-    world.master.write("geoserver/wms_layers/plan.owners.json", removal.to_string());
-    world.commit("a layer takes the name of another kind");
-    // The removal hangs until the other table is loaded.
-    world.geoserver().hang(true);
-    let mut pull = Running::start(world.pull_command());
-    let admin = world.database.admin().await;
-    let loaded = "select count(*) from borg_slave.published where loaded_oid is not null";
-    let begun = Instant::now();
-    while admin.query_one(loaded, &[]).await.unwrap().get::<_, i64>(0) == 0 {
-        assert!(pull.ends_within(Duration::from_millis(20)).is_none() && begun.elapsed() < PATIENCE);
-    }
-    assert!(pull.ends_within(Duration::from_millis(100)).is_none());
-    world.geoserver().hang(false);
-    pull.end(PATIENCE).succeeded();
-    assert_eq!((count(&world, "plan", "lots").await, count(&world, "plan", "owners").await), (10, 10));
 }
 
 #[tokio::test(flavor = "multi_thread")]
