@@ -343,7 +343,7 @@ fn a_removal_can_do_without_its_metadata() {
     assert_eq!(complete.action, Action::Remove);
     assert_eq!(complete.facts["workspace"], "cadastre");
     insta::assert_snapshot!(format!("{:?}", complete.job), @r#"
-        FeatureRemoval(FeatureRemoval { workspace: GeoName("cadastre"), name: GeoName("roads"), database: Database { schema: PgIdent("cadastre"), data_schema: PgIdent("cadastre_data"), outdated_schema: PgIdent("cadastre_outdated"), table: PgIdent("roads") }, styles: [] })
+        FeatureRemoval(FeatureRemoval { workspace: GeoName("cadastre"), name: GeoName("roads"), database: Database { schema: PgIdent("cadastre"), data_schema: PgIdent("cadastre_data"), outdated_schema: PgIdent("cadastre_outdated"), table: PgIdent("roads") }, styles: [], connection: {} })
         "#);
     // Whatever the deleted file held, it can be got rid of.
     for broken in ["", "{", "[]", r#"{"action": 5, "meta": 1}"#, r#"{"styles": 1}"#] {
