@@ -1,5 +1,7 @@
 //! GeoServer's access rules, and the layers that they protect.
 
+use std::borrow::Cow;
+
 use super::{Ctx, JobEnd, Step};
 use crate::error::{Error, ErrorKind, Result};
 use crate::geoserver::{AccessRules, Change, GeoServer, Member};
@@ -27,14 +29,14 @@ impl Ctx<'_> {
         files.push((self.file.path.clone(), content.to_owned()));
         let Some(rules) = merged(&files)? else { return Ok(JobEnd::Succeeded(None)) };
         self.on_each(&self.unfinished_geoservers(), |server| {
-            let rules = &rules;
+            let rules = self.with_stand_ins(server, &rules);
             let data_dir = self.run.parts.choices.data_dirs.get(server.name());
             async move {
                 self.step(
                     Step::AccessRules,
                     Some(server.name()),
                     Box::pin(async {
-                        let change = server.apply_access_rules(rules, data_dir.map(AsRef::as_ref)).await?;
+                        let change = server.apply_access_rules(&rules, data_dir.map(AsRef::as_ref)).await?;
                         Ok(((), super::layer::step_end(change), Some(format!("{} rules", rules.count()))))
                     }),
                 )
@@ -51,7 +53,8 @@ impl Ctx<'_> {
         match &self.run.rules {
             Ok(Some(rules)) => {
                 let data_dir = self.run.parts.choices.data_dirs.get(server.name());
-                server.ensure_rules_of_layer(workspace, name, rules, data_dir.map(AsRef::as_ref)).await
+                let rules = self.with_stand_ins(server, rules);
+                server.ensure_rules_of_layer(workspace, name, &rules, data_dir.map(AsRef::as_ref)).await
             }
             Ok(None) => Ok(Change::Unchanged),
             // A mistake in the rules takes nothing from what is published.
@@ -64,6 +67,15 @@ impl Ctx<'_> {
             .source(error.copy())
             .hint("correct the access rules on the master; this job follows with the next run")),
         }
+    }
+
+    /// The rules, which what stands in for a layer is to be protected by as well.
+    fn with_stand_ins<'r>(&self, server: &GeoServer, rules: &'r AccessRules) -> Cow<'r, AccessRules> {
+        let mut rules = Cow::Borrowed(rules);
+        for (workspace, layer, stand_in) in self.stand_ins(server) {
+            rules.to_mut().protect_stand_in(&workspace, &layer, &stand_in);
+        }
+        rules
     }
 
     async fn is_published(&self, server: &GeoServer, workspace: &GeoName, name: &GeoName) -> Result<bool> {

@@ -118,9 +118,19 @@ impl<'a> Ctx<'a> {
             ctx: self,
             target: target(server),
             rules_target: format!("rules on {}", server.name()),
-            stand_in_target: format!("stand-ins on {}", server.name()),
+            stand_in_target: stand_ins_on(server),
             layer: format!("{workspace}:{layer}"),
         }
+    }
+
+    /// Workspace and name of the layers for which something stands in, and what.
+    pub(super) fn stand_ins(&self, server: &GeoServer) -> Vec<(String, String, String)> {
+        let (facts, target) = (&self.run.background.facts, stand_ins_on(server));
+        let all = facts.keys(&target).into_iter().filter_map(|key| {
+            let (workspace, layer) = key.split_once(':')?;
+            Some((workspace.to_owned(), layer.to_owned(), facts.get(&target, &key)?))
+        });
+        all.collect()
     }
 
     /// Forgets the places in a group that is published as its document says, before it is: layers that have
@@ -140,6 +150,10 @@ impl<'a> Ctx<'a> {
         }
         Ok(())
     }
+}
+
+fn stand_ins_on(server: &GeoServer) -> String {
+    format!("stand-ins on {}", server.name())
 }
 
 fn target(server: &GeoServer) -> String {

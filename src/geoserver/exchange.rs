@@ -115,7 +115,7 @@ impl Writer<'_> {
         let (workspace, name) = newcomer.names();
         if let Some(rules) = places.kept_rules() {
             let rules = AccessRules::parse(&rules)?;
-            self.ensure_rules_of_layer(workspace.as_str(), name.as_str(), &rules, None).await?;
+            self.add_rules(workspace.as_str(), name.as_str(), &rules).await?;
         }
         Ok(())
     }
@@ -128,10 +128,7 @@ impl Writer<'_> {
     async fn replace(&mut self, newcomer: Newcomer<'_>, old: &Old, places: &impl Places) -> Result<()> {
         let (workspace, name) = newcomer.names();
         let rules = self.rules_naming(workspace.as_str(), name.as_str()).await?;
-        if rules.count() > 0 {
-            places.keep_rules(rules.properties(None)).await?;
-        }
-        if !rules.can_be_posted() && places.kept_rules().is_some() {
+        if !rules.can_be_posted() {
             // Such rules cannot be written over REST, and without them the layer might be open to all.
             return Err(Error::new(
                 ErrorKind::GeoServer,
@@ -142,13 +139,16 @@ impl Writer<'_> {
                 "give the layer a name without a dot on the master, or restrict its workspace instead of the layer",
             ));
         }
+        if rules.count() > 0 {
+            places.keep_rules(rules.properties(None)).await?;
+        }
         self.let_stand_in(newcomer, old, &rules, places).await?;
         match old {
             Old::FeatureType { store } => drop(self.remove_layer_of(workspace, store, name).await?),
             Old::WmsLayer => drop(self.remove_wms_layer(workspace, None, name).await?),
         }
-        if rules.count() > 0 && rules.can_be_posted() {
-            self.ensure_rules_of_layer(workspace.as_str(), name.as_str(), &rules, None).await?;
+        if rules.count() > 0 {
+            self.add_rules(workspace.as_str(), name.as_str(), &rules).await?;
         }
         Ok(())
     }
@@ -177,12 +177,16 @@ impl Writer<'_> {
                 stand_in
             }
         };
-        let its_rules = rules.of_layer(stand_in.as_str());
+        let its_rules = rules.of_stand_in(workspace.as_str(), name.as_str(), stand_in.as_str());
         if its_rules.count() > 0 {
-            self.ensure_rules_of_layer(workspace.as_str(), stand_in.as_str(), &its_rules, None).await?;
+            self.add_rules(workspace.as_str(), stand_in.as_str(), &its_rules).await?;
         }
         if let Err(error) = self.make_stand_in(newcomer, &stand_in).await {
-            self.drop_rules(&its_rules).await;
+            let has_answered = !matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Denied | ErrorKind::Stopped);
+            // Where it may be there all the same, or be there soon, nobody is let in.
+            if has_answered && matches!(self.is_there(workspace, &stand_in).await, Ok(false)) {
+                self.drop_rules(&its_rules).await;
+            }
             return Err(error);
         }
         let (old, new) = (format!("{workspace}:{name}"), format!("{workspace}:{stand_in}"));
@@ -246,6 +250,11 @@ impl Writer<'_> {
 
     async fn has_wms_layer(&mut self, workspace: &GeoName, name: &GeoName) -> Result<bool> {
         Ok(self.find_wms_layer(workspace, name).await?.is_some())
+    }
+
+    /// Whether there is a layer of whatever kind by that name.
+    async fn is_there(&mut self, workspace: &GeoName, name: &GeoName) -> Result<bool> {
+        Ok(self.store_of_type(workspace, name).await?.is_some() || self.has_wms_layer(workspace, name).await?)
     }
 
     /// Removes a layer, of whatever kind; out of its groups, where it is in any.

@@ -1,10 +1,11 @@
 //! Layers that take the place of one of another kind.
 
 use borg_slave::error::{ErrorKind, Result};
-use borg_slave::geoserver::{Change, FeatureType, Newcomer, WmsLayer};
+use borg_slave::geoserver::{AccessRules, Change, FeatureType, Newcomer, Place, Places, WmsLayer};
+use borg_slave::name::GeoName;
 
-use super::wms_layers::{Kept, cascade, group, is_restricted, members, restrict, wms_layer};
-use super::{DATA, Target};
+use super::wms_layers::{Kept, cascade, cascade_on, group, is_restricted, members, restrict, wms_layer};
+use super::{DATA, Target, target_at};
 use crate::support::upstream::Mood;
 
 async fn publish_type(t: &Target, wanted: &FeatureType, kept: &Kept) -> Result<()> {
@@ -91,4 +92,57 @@ async fn a_stand_in_goes_with_the_layer_that_never_came() {
     t.server.remove_stand_in(&t.workspace, &kept).await.unwrap();
     assert_eq!(members(&t, "more").await, ["other"]);
     assert_eq!(t.raw("GET", "workspaces/{w}/featuretypes/roads__new.json", None).await.0, 404);
+}
+
+/// Places of a layer whose rules the master says.
+struct Ruled(Kept);
+
+impl Places for Ruled {
+    fn kept(&self) -> Vec<Place> {
+        self.0.kept()
+    }
+
+    async fn keep(&self, places: Vec<Place>) -> Result<()> {
+        self.0.keep(places).await
+    }
+
+    fn kept_rules(&self) -> Option<String> {
+        None
+    }
+
+    async fn keep_rules(&self, rules: String) -> Result<()> {
+        self.0.keep_rules(rules).await
+    }
+
+    fn stand_in(&self) -> Option<GeoName> {
+        self.0.stand_in()
+    }
+
+    async fn keep_stand_in(&self, layer: &GeoName) -> Result<()> {
+        self.0.keep_stand_in(layer).await
+    }
+}
+
+#[tokio::test]
+async fn rules_that_cannot_be_added_one_by_one_are_not_lost() {
+    // A real one's rules are those of other tests as well.
+    let (t, _upstream) = cascade_on(target_at("dotted", None).await, &["roads.night"]).await;
+    let w = &t.workspace;
+    t.lines("roads.night", 0.0).await;
+    let feature = t.lines_type("roads.night");
+    t.server.publish_feature_type(&feature, DATA).await.unwrap();
+    group(&t, "more", &["roads.night"]).await;
+    let rules = format!("mode=HIDE\n*.*.r=*\n{w}.roads\\\\.night.r=ROLE_STAFF\n{w}.other.r=ROLE_STAFF\n");
+    let rules = AccessRules::parse(&rules).unwrap();
+    t.server.apply_access_rules(&rules, None).await.unwrap();
+    let kept = Ruled(Kept::default());
+    let error = publish_wms_ruled(&t, &wms_layer(&t, "up", "roads.night"), &kept).await.unwrap_err();
+    assert!(error.message().contains("access rules would be lost"), "{}", error.paragraph());
+    assert!(kept.0.kept_rules().is_none(), "what is refused keeps nothing for later");
+    assert_eq!(members(&t, "more").await, ["roads.night"]);
+    assert_eq!(t.server.apply_access_rules(&rules, None).await.unwrap(), Change::Unchanged);
+}
+
+async fn publish_wms_ruled(t: &Target, wanted: &WmsLayer, kept: &Ruled) -> Result<()> {
+    t.server.make_room(Newcomer::WmsLayer(wanted), kept).await.map(drop)
 }

@@ -96,7 +96,11 @@ pub(super) async fn members(t: &Target, group: &str) -> Vec<String> {
 
 /// A workspace with the WMS stores `up` and `other` of one upstream.
 pub(super) async fn cascade(name: &str, layers: &[&str]) -> (Target, UpstreamWms) {
-    let t = target(name).await;
+    cascade_on(target(name).await, layers).await
+}
+
+/// As [`cascade`].
+pub(super) async fn cascade_on(t: Target, layers: &[&str]) -> (Target, UpstreamWms) {
     t.ready().await;
     let upstream = UpstreamWms::start(layers).await;
     for store in ["up", "other"] {

@@ -13,7 +13,7 @@ pub(super) use self::styles::StyleFiles;
 pub(super) use self::tiles::Tiled;
 use super::groups::taken_out_of;
 use super::presentation::Presented;
-use super::{Ctx, Step, StepEnd};
+use super::{Ctx, Step, StepEnd, Stepped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::geoserver::{Boxes, Change, Freshness, GeoServer, Newcomer, PostgisStore, Source};
 use crate::job::{Description, GeoserverSetting, Preview, ServiceType, Spatial, StyleRef};
@@ -142,7 +142,10 @@ impl Ctx<'_> {
                     }
                     let places = self.places(server, layer.workspace, layer.name);
                     if self.replaces_another() || places.are_kept() {
-                        server.make_room(Newcomer::FeatureType(&described.feature_type), &places).await?;
+                        let room = server.make_room(Newcomer::FeatureType(&described.feature_type), &places).await;
+                        if let Err(error) = room {
+                            return self.without_its_table(layer, error);
+                        }
                     }
                     self.layer_rules(server, layer.workspace, layer.name).await?;
                     let given = described.feature_type.boxes.is_some();
@@ -161,15 +164,7 @@ impl Ctx<'_> {
                             }
                             Ok((Some(change), step_end(change), None))
                         }
-                        // Whether it is there could not be seen before.
-                        Err(error)
-                            if error.kind() == ErrorKind::Missing
-                                && layer.table.is_some()
-                                && self.run.parts.database.is_none() =>
-                        {
-                            Ok((None, StepEnd::Skipped, Some(format!("SKIP_DB is set: {}", error.one_line()))))
-                        }
-                        Err(error) => Err(error),
+                        Err(error) => self.without_its_table(layer, error),
                     }
                 }),
             )
@@ -200,6 +195,15 @@ impl Ctx<'_> {
         let tiles = self.step(Step::TileLayer, target, Box::pin(self.tile_layer(server, &tiled))).await;
         let failures = bad_styles.into_iter().chain(tiles.err());
         Error::all(failures.collect()).map_or(Ok(true), Err)
+    }
+
+    /// What is to be made of an error that may mean that the settings leave out the layer's table. Whether it is
+    /// there could not be seen before.
+    fn without_its_table(&self, layer: &VectorLayer<'_>, error: Error) -> Result<Stepped<Option<Change>>> {
+        if error.kind() == ErrorKind::Missing && layer.table.is_some() && self.run.parts.database.is_none() {
+            return Ok((None, StepEnd::Skipped, Some(format!("SKIP_DB is set: {}", error.one_line()))));
+        }
+        Err(error)
     }
 
     async fn published_data(&self, layer: &VectorLayer<'_>) -> Result<Option<String>> {

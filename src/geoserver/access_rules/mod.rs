@@ -223,23 +223,39 @@ impl Writer<'_> {
         }
     }
 
-    pub(super) async fn ensure_rules_of_layer(
+    /// As [`GeoServer::ensure_rules_of_layer`]: `rules` are all that there are to be.
+    async fn ensure_rules_of_layer(
         &mut self,
         workspace: &str,
         layer: &str,
         rules: &AccessRules,
         data_dir: Option<&Path>,
     ) -> Result<Change> {
-        let shown = match self.catalog.access_rules.clone() {
-            Some(shown) => shown,
-            None => self.read_access_rules().await?.clone(),
-        };
+        let shown = self.rules_in_force().await?;
+        let lacking = rules.lacking(workspace, layer, &shown);
+        if lacking.iter().flatten().any(|(key, _)| !key.can_be_posted()) {
+            return self.apply_access_rules(rules, data_dir).await;
+        }
+        self.add_rules(workspace, layer, rules).await
+    }
+
+    /// Adds those of `rules` that GeoServer lacks, which may be some of many: the others stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::GeoServer`] when one cannot be added by itself.
+    pub(super) async fn add_rules(&mut self, workspace: &str, layer: &str, rules: &AccessRules) -> Result<Change> {
+        let shown = self.rules_in_force().await?;
         let lacking = rules.lacking(workspace, layer, &shown);
         if lacking.is_empty() {
             return Ok(Change::Unchanged);
         }
-        if lacking.iter().flatten().any(|(key, _)| !key.can_be_posted()) {
-            return self.apply_access_rules(rules, data_dir).await;
+        if let Some((key, _)) = lacking.iter().flatten().find(|(key, _)| !key.can_be_posted()) {
+            return Err(Error::new(ErrorKind::GeoServer, "GeoServer takes this access rule with its whole file only")
+                .subject(format!("{} {}", self.server.name(), key.shown()))
+                .hint(
+                    "give the layer a name without a dot on the master, or restrict its workspace instead of the layer",
+                ));
         }
         for added in &lacking {
             let document: Map<String, Value> =
@@ -258,5 +274,12 @@ impl Writer<'_> {
         known.rules.extend(lacking.into_iter().flatten().map(|(key, rule)| (key.shown(), rule.roles.clone())));
         self.catalog.access_rules = Some(known);
         Ok(Change::Created)
+    }
+
+    async fn rules_in_force(&mut self) -> Result<ShownRules> {
+        match self.catalog.access_rules.clone() {
+            Some(shown) => Ok(shown),
+            None => Ok(self.read_access_rules().await?.clone()),
+        }
     }
 }

@@ -270,17 +270,23 @@ impl AccessRules {
         [narrow, wide].into_iter().filter(|rules| !rules.is_empty()).collect()
     }
 
-    /// Whether GeoServer takes each of them in POST.
-    /// Those that name a layer, as rules of another one in its workspace.
-    pub(in crate::geoserver) fn of_layer(&self, layer: &str) -> Self {
-        let rules = self.rules.iter().filter_map(|(key, rule)| {
-            let Place::Layer(workspace, _) = &key.place else { return None };
-            let place = Place::Layer(workspace.clone(), layer.to_owned());
-            Some((RuleKey { place, mode: key.mode }, rule.clone()))
+    /// The rules about a layer, as rules of what stands in for it.
+    pub(in crate::geoserver) fn of_stand_in(&self, workspace: &str, layer: &str, stand_in: &str) -> Self {
+        let named = Place::Layer(workspace.to_owned(), layer.to_owned());
+        let rules = self.rules.iter().filter(|(key, _)| key.place == named).map(|(key, rule)| {
+            let place = Place::Layer(workspace.to_owned(), stand_in.to_owned());
+            (RuleKey { place, mode: key.mode }, rule.clone())
         });
         Self { rules: rules.collect(), mode: None }
     }
 
+    /// Protects what stands in for a layer as the layer itself is.
+    pub fn protect_stand_in(&mut self, workspace: &str, layer: &str, stand_in: &str) {
+        let more = self.of_stand_in(workspace, layer, stand_in);
+        self.rules.extend(more.rules);
+    }
+
+    /// Whether GeoServer takes each of them in POST.
     pub(in crate::geoserver) fn can_be_posted(&self) -> bool {
         self.rules.keys().all(RuleKey::can_be_posted)
     }

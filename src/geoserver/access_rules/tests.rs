@@ -20,6 +20,15 @@ fn refused(text: &str) -> String {
 }
 
 #[test]
+fn a_stand_in_is_protected_as_its_layer_is() {
+    let mut rules = rules("*.*.r=*\na.roads.r=STAFF\na.roads.w=ADMIN\na.other.r=ADMIN\nb.roads.r=ADMIN\n");
+    rules.protect_stand_in("a", "roads", "roads__new");
+    let file = rules.properties(None);
+    let of_it: Vec<&str> = file.lines().filter(|line| line.contains("__new")).collect();
+    assert_eq!(of_it, ["a.roads__new.r=STAFF", "a.roads__new.w=ADMIN"]);
+}
+
+#[test]
 fn a_file_is_read_and_written_in_one_order_and_in_ascii() {
     let read = rules(
         "# rule structure is namespace.layer.operation=role1,role2,...\n\
