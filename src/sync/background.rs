@@ -75,7 +75,7 @@ pub(super) async fn background(
         finished_targets: finished,
         workspace_levels: workspace_levels(repository, tip, &files).await?,
         removed_before,
-        replaces: replacing(plan, &files, &known, settings),
+        replaces: replacing(plan, &files, &known, &never_taken, (settings, journal))?,
         filtered_layers: layers_in(State::Filtered),
         waiting_layers: layers_in(State::Waiting),
         never_taken,
@@ -86,28 +86,46 @@ pub(super) async fn background(
 }
 
 /// The job files whose layers take the place of those of another kind: the slave has made one by the same name, or
-/// is not done with taking it away, and the tip has it no longer.
-fn replacing(plan: &Plan, tip: &[JobFile], known: &HashMap<String, Known>, settings: &Settings) -> HashSet<String> {
-    let publishing = || {
-        let jobs = plan.jobs.iter().filter(|job| job.action == Some(Action::Publish));
-        jobs.map(|job| &job.file).filter(|file| matches!(Shown::by(file), Some(Shown::Layer(_))))
-    };
-    if publishing().next().is_none() {
-        return HashSet::new();
-    }
+/// is not done with taking it away, and the tip has it no longer. What the filters have never let in is somebody else's.
+fn replacing(
+    plan: &Plan,
+    tip: &[JobFile],
+    known: &HashMap<String, Known>,
+    never_taken: &HashSet<String>,
+    (settings, journal): (&Settings, &Journal),
+) -> Result<HashSet<String>> {
+    let publications = plan.jobs.iter().filter(|job| job.action == Some(Action::Publish)).map(|job| &job.file);
+    let publications: Vec<&JobFile> =
+        publications.filter(|file| matches!(Shown::by(file), Some(Shown::Layer(_)))).collect();
+    let names: HashSet<&str> = publications.iter().map(|file| file.stem.as_str()).collect();
     let stays: HashSet<(JobKind, &str)> =
         tip.iter().filter(|file| file.companion.is_none()).map(|file| (file.kind, file.stem.as_str())).collect();
+    let removals = plan.jobs.iter().filter(|job| job.action == Some(Action::Remove)).map(|job| &job.file.path);
+    let removals: HashSet<&String> = removals.filter(|path| !never_taken.contains(*path)).collect();
     let mut going: HashMap<String, Vec<JobKind>> = HashMap::new();
-    for (path, known) in known {
+    for path in known.keys().chain(removals.iter().copied()) {
         let Some(file) = job::classify(path, &settings.channels) else { continue };
-        let is_gone = known.action == Action::Remove.as_str() && known.state == State::Succeeded;
-        if !is_gone && !stays.contains(&(file.kind, &file.stem)) && matches!(Shown::by(&file), Some(Shown::Layer(_))) {
+        if !names.contains(file.stem.as_str())
+            || stays.contains(&(file.kind, &file.stem))
+            || !matches!(Shown::by(&file), Some(Shown::Layer(_)))
+        {
+            continue;
+        }
+        let is_there = match known.get(path) {
+            _ if removals.contains(path) => true,
+            Some(known) if known.state == State::Filtered => {
+                !journal.job(path)?.is_some_and(|record| was_never_taken(&record))
+            }
+            Some(known) => known.action != Action::Remove.as_str() || known.state != State::Succeeded,
+            None => false,
+        };
+        if is_there {
             going.entry(file.stem).or_default().push(file.kind);
         }
     }
     let is_another =
         |file: &&JobFile| going.get(&file.stem).is_some_and(|kinds| kinds.iter().any(|&kind| kind != file.kind));
-    publishing().filter(is_another).map(|file| file.path.clone()).collect()
+    Ok(publications.into_iter().filter(is_another).map(|file| file.path.clone()).collect())
 }
 
 /// The access rules of the channels.
