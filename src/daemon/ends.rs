@@ -10,13 +10,42 @@ use super::measure::is_unreachable;
 use super::round::Pass;
 use super::schedule::until;
 use super::{Daemon, tell};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// How often a daemon with nothing to do says that it lives.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(3600);
 
 /// How long after a job's time the daemon wakes, so that the time has come by then.
 const SLACK: Duration = Duration::from_millis(20);
+
+/// How long somebody else may be at work in the clone, one pull after the other, before it is taken for a lock that
+/// nobody holds any more. A pull whose hook restores large tables takes as long.
+const LONGEST_BUSY: Duration = Duration::from_secs(1800);
+
+/// A pull that somebody else's work has kept from the clone is no trouble, unless that goes on for too long.
+pub(super) fn not_busy_for_ever(pull: Result<()>, busy_since: &mut Option<Instant>, now: Instant) -> Result<()> {
+    match pull {
+        Err(error) if error.kind() == ErrorKind::Busy => {
+            let busy_for = now.saturating_duration_since(*busy_since.get_or_insert(now));
+            if busy_for < LONGEST_BUSY {
+                return Err(error);
+            }
+            let minutes = busy_for.as_secs() / 60;
+            let message =
+                format!("somebody else has been at work in the clone for {minutes} minutes, or a lock was left behind");
+            let hint =
+                error.hint_text().unwrap_or("see what holds the clone's lock, and remove a lock that nobody holds");
+            let hint = hint.to_owned();
+            Err(Error::new(ErrorKind::Repository, message).hint(hint).source(error))
+        }
+        // The signal's own words say nothing of the clone.
+        Err(error) if error.kind() == ErrorKind::Stopped => Err(error),
+        other => {
+            *busy_since = None;
+            other
+        }
+    }
+}
 
 impl Daemon {
     pub(super) fn after_pull(&mut self, pull: Option<Result<()>>) {
@@ -109,5 +138,24 @@ impl Daemon {
             self.last_sign = now;
             tracing::info!(rounds = self.rounds, "the daemon lives: {status}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_nobody_takes_away_is_told_in_the_end() {
+        let (mut since, begin) = (None, Instant::now());
+        let busy = || Err(Error::new(ErrorKind::Busy, "locked").hint("remove it"));
+        let mut after = |pull, seconds| not_busy_for_ever(pull, &mut since, begin + Duration::from_secs(seconds));
+        assert_eq!(after(busy(), 0).unwrap_err().kind(), ErrorKind::Busy);
+        assert_eq!(after(busy(), 1799).unwrap_err().kind(), ErrorKind::Busy);
+        let told = after(busy(), 1800).unwrap_err();
+        assert_eq!((told.kind(), told.hint_text()), (ErrorKind::Repository, Some("remove it")));
+        assert!(told.message().contains("for 30 minutes"), "{}", told.message());
+        after(Ok(()), 1900).unwrap();
+        assert_eq!(after(busy(), 2000).unwrap_err().kind(), ErrorKind::Busy);
     }
 }

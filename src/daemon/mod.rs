@@ -124,6 +124,8 @@ struct Daemon {
     clone_print: u64,
     back_off: BackOff,
     unreachable_since: Option<Instant>,
+    /// Since when every pull has met somebody else at work, or a lock that was left behind.
+    busy_since: Option<Instant>,
     pull_trouble: Told,
     pass_trouble: Told,
     watch_trouble: Told,
@@ -180,6 +182,7 @@ impl Daemon {
             clone_print: 0,
             back_off: BackOff::default(),
             unreachable_since: None,
+            busy_since: None,
             pull_trouble: Told::default(),
             pass_trouble: Told::default(),
             watch_trouble: Told::default(),
@@ -258,7 +261,7 @@ impl Daemon {
         self.supervisor.status("a round is under way");
         self.supervisor.ready();
         let mut wanted = None;
-        let (outcome, code) = loop {
+        let (mut outcome, code) = loop {
             tokio::select! {
                 ended = &mut running => break ended,
                 _ = self.reload.recv() => wanted = self.settings_changed(true).or(wanted),
@@ -269,6 +272,7 @@ impl Daemon {
         };
         drop(running);
         self.code = code;
+        outcome.pull = outcome.pull.map(|pull| ends::not_busy_for_ever(pull, &mut self.busy_since, Instant::now()));
         let (pull, pass) = ends_of(&outcome);
         self.monitor.round_ended(pull, pass);
         self.clone_print = outcome.clone_print;

@@ -132,7 +132,7 @@ const COMPLAINTS: &[Complaint] = &[
         hint: "`git status` shows them; `git stash -u` or `git reset --hard` puts them aside",
     },
     Complaint {
-        words: &[".lock': File exists", "Unable to create '"],
+        words: &[".lock': File exists"],
         kind: ErrorKind::Busy,
         message: "another git works in the clone, or one was killed there",
         hint: "when no git runs on this clone (`fuser -v <the lock file>`), remove the lock file that the message names",

@@ -5,7 +5,7 @@
 //! is about to happen is noted in Git's directory, and taken back by whoever finds the note: each file that the move is
 //! about holds what it held before, what it was to hold, or a part of either, or it is somebody's own work and stays.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind as Io, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -70,12 +70,14 @@ impl Moving {
     ///
     /// When it cannot be noted or started, or runs too long. How it ended is for the caller to judge.
     pub(crate) async fn run(&self, git: Cmd, from: Oid, to: Oid, branch: &str) -> Result<Finished> {
+        let _nobody_takes_it_back = self.hold()?;
         // A lock that is there before the move is none of it, and not to be removed as if it were.
         if !self.git.join("index.lock").exists() {
             self.begin(from, to, branch)?;
         }
         let finished = git.time_limit(LIMIT).run().await?;
-        let nothing_was_done = ["Aborting", "File exists"].iter().any(|text| finished.stderr.contains(text));
+        let nothing_was_done =
+            ["Aborting", "index.lock': File exists"].iter().any(|text| finished.stderr.contains(text));
         if finished.status.success() || (finished.status.code().is_some() && nothing_was_done) {
             self.forget()?;
         }
@@ -93,6 +95,7 @@ impl Moving {
         if !self.is_under_way() {
             return Ok(false);
         }
+        let _not_one_that_lives = self.hold()?;
         let own = self.clone();
         let back = tokio::task::spawn_blocking(move || own.prepare()).await.map_err(|panic| {
             Error::new(ErrorKind::Bug, "looking at a move that was cut short panicked").source(panic)
@@ -116,6 +119,19 @@ impl Moving {
         self.forget()?;
         tracing::warn!(clone = %self.root.display(), "took back a move of the work tree that was cut short");
         Ok(true)
+    }
+
+    /// The right to move the work tree or to take a move back, as long as the file is open.
+    fn hold(&self) -> Result<File> {
+        let path = self.git.join(format!("{NOTE}.lock"));
+        let file = File::create(&path).map_err(|source| io_error(&path, "cannot open the lock", source))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(Error::new(ErrorKind::Busy, "another borg-slave moves the work tree")
+                .subject(self.root.display().to_string())
+                .hint("the next run tries again")),
+            Err(TryLockError::Error(source)) => Err(io_error(&path, "cannot lock the file", source)),
+        }
     }
 
     fn note(&self) -> PathBuf {
@@ -270,7 +286,10 @@ impl Moving {
             format!("a move of the work tree was cut short, and files of it were changed by hand since: {names}"),
         )
         .subject(self.root.display().to_string())
-        .hint("`git diff` shows them; when nobody needs them: git reset --hard")
+        .hint(format!(
+            "`git diff` shows them; when nobody needs them: git reset --hard, then remove {}",
+            self.note().display()
+        ))
     }
 
     fn failed(&self, error: git2::Error) -> Error {
