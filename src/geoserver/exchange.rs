@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::GeoName;
 
-use super::access_rules::AccessRules;
+use super::access_rules::{AccessRules, NAME_WITHOUT_DOT};
 use super::client::{GeoServer, Writer, path};
 use super::feature_types::FeatureType;
 use super::places::{Place, Places};
@@ -135,9 +135,7 @@ impl Writer<'_> {
                 "GeoServer cannot change the layer in place, and its access rules would be lost if it were made anew",
             )
             .subject(format!("{} {workspace}:{name}", self.server.name()))
-            .hint(
-                "give the layer a name without a dot on the master, or restrict its workspace instead of the layer",
-            ));
+            .hint(NAME_WITHOUT_DOT));
         }
         if rules.count() > 0 {
             places.keep_rules(rules.properties(None)).await?;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
@@ -235,7 +235,7 @@ pub(super) struct Shared {
     /// Cancelled when the server has fallen silent.
     pub(super) silence: CancellationToken,
     /// Watches for that while there is work.
-    pulse: OnceCell<Pulse>,
+    pulse: OnceLock<Pulse>,
     pool: Pool,
     tls: MakeTlsConnector,
 }
@@ -296,7 +296,7 @@ impl Database {
                 versions: OnceCell::new(),
                 bookkeeping: OnceCell::new(),
                 silence,
-                pulse: OnceCell::new(),
+                pulse: OnceLock::new(),
                 pool,
                 tls,
             }),
@@ -314,8 +314,8 @@ impl Database {
     /// A session from the pool; with an empty `search_path`.
     pub(super) async fn client(&self) -> Result<Object> {
         let shared = &self.shared;
-        let watched = async || Pulse::start(&shared.options, &shared.tls, shared.patience, &shared.silence);
-        shared.pulse.get_or_init(watched).await;
+        let watch = || Pulse::start(&shared.options, &shared.tls, shared.patience, &shared.silence);
+        shared.pulse.get_or_init(watch);
         tokio::select! {
             client = shared.pool.get() => client.map_err(|error| failure::pool(error, &shared.options)),
             () = shared.stop.cancelled() => Err(stopped()),

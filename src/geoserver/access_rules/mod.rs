@@ -38,6 +38,7 @@ use super::json;
 pub use file::write_access_rules_file;
 pub(super) use rules::ShownRules;
 pub use rules::{AccessRules, CatalogMode};
+use rules::{Rule, RuleKey};
 
 /// GeoServer's file of rules, and where the next one is prepared.
 const FILE: &str = "security/layers.properties";
@@ -54,6 +55,10 @@ fn sandbox(text: &str) -> Option<String> {
     let entries = properties::entries(text).ok()?;
     entries.into_iter().rev().find(|entry| entry.key.eq_ignore_ascii_case(parse::SANDBOX)).map(|entry| entry.value)
 }
+
+/// What helps where GeoServer takes rules about a layer with the whole file only.
+pub(super) const NAME_WITHOUT_DOT: &str =
+    "give the layer a name without a dot on the master, or restrict its workspace instead of the layer";
 
 impl GeoServer {
     /// Makes GeoServer's access rules exactly these, `mode` included; nothing is written when they are
@@ -236,7 +241,7 @@ impl Writer<'_> {
         if lacking.iter().flatten().any(|(key, _)| !key.can_be_posted()) {
             return self.apply_access_rules(rules, data_dir).await;
         }
-        self.add_rules(workspace, layer, rules).await
+        self.add_lacking(shown, lacking, (workspace, layer)).await
     }
 
     /// Adds those of `rules` that GeoServer lacks, which may be some of many: the others stay as they are.
@@ -247,15 +252,23 @@ impl Writer<'_> {
     pub(super) async fn add_rules(&mut self, workspace: &str, layer: &str, rules: &AccessRules) -> Result<Change> {
         let shown = self.rules_in_force().await?;
         let lacking = rules.lacking(workspace, layer, &shown);
-        if lacking.is_empty() {
-            return Ok(Change::Unchanged);
-        }
         if let Some((key, _)) = lacking.iter().flatten().find(|(key, _)| !key.can_be_posted()) {
             return Err(Error::new(ErrorKind::GeoServer, "GeoServer takes this access rule with its whole file only")
                 .subject(format!("{} {}", self.server.name(), key.shown()))
-                .hint(
-                    "give the layer a name without a dot on the master, or restrict its workspace instead of the layer",
-                ));
+                .hint(NAME_WITHOUT_DOT));
+        }
+        self.add_lacking(shown, lacking, (workspace, layer)).await
+    }
+
+    /// Adds what GeoServer lacks beside the rules that it has `shown`; those in one list at once.
+    async fn add_lacking(
+        &mut self,
+        mut shown: ShownRules,
+        lacking: Vec<Vec<(&RuleKey, &Rule)>>,
+        (workspace, layer): (&str, &str),
+    ) -> Result<Change> {
+        if lacking.is_empty() {
+            return Ok(Change::Unchanged);
         }
         for added in &lacking {
             let document: Map<String, Value> =
@@ -270,9 +283,8 @@ impl Writer<'_> {
                 }
             }
         }
-        let mut known = shown;
-        known.rules.extend(lacking.into_iter().flatten().map(|(key, rule)| (key.shown(), rule.roles.clone())));
-        self.catalog.access_rules = Some(known);
+        shown.rules.extend(lacking.into_iter().flatten().map(|(key, rule)| (key.shown(), rule.roles.clone())));
+        self.catalog.access_rules = Some(shown);
         Ok(Change::Created)
     }
 
